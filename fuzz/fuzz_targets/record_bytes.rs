@@ -1,8 +1,9 @@
-//! Any bytes as a session file: reading them returns a record that was written, or none. Random bytes never pass the
-//! checksum, so the input is also patched into a good file, at an offset that the input chooses.
+//! Any bytes as a session file: reading them returns a record that was written, or none, and a mark that was written, or
+//! none. Random bytes never pass the checksum, so the input is also patched into a good file, and into that of a moved
+//! session, at an offset that the input chooses.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use sessile::file::internals::{decode, encode, newest};
+use sessile::file::internals::{decode, encode, encode_moved, moved, newest};
 use sessile::{PublicId, Record, Value};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -21,6 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     // Random bytes do not pass the checksum.
     assert!(decode(bytes, &id()).is_err());
     assert!(!matches!(newest(bytes, &id()), Ok(Some(_))));
+    assert!(!matches!(moved(bytes, &id()), Ok(Some(_))));
 
     let (record, slot) = good();
     let mut file = slot.clone();
@@ -35,6 +37,21 @@ fuzz_target!(|bytes: &[u8]| {
         // The bytes between the used part of the first slot and the second slot are never read.
         spared = length == 0 || at >= used && at + length <= 2048;
     }
+    // A mark in the second slot, beside the version before it: the one that was written, or a tombstone, whatever was
+    // changed in its slot.
+    let mark = (PublicId::digest(b"the next one"), 1_700_000_000_000_000, true);
+    let mut of_moved = slot.clone();
+    of_moved.resize(2048, 0);
+    of_moved.extend(encode_moved(&mark.0, mark.1, mark.2, &id()));
+    if let Some((at, patch)) = bytes.split_first_chunk::<2>() {
+        // Its magic stays: without it, nothing says that the session has moved.
+        let at = 2052 + usize::from(u16::from_le_bytes(*at)) % 2044;
+        let length = (4096 - at).min(patch.len());
+        of_moved[at..at + length].copy_from_slice(&patch[..length]);
+    }
+    assert!(matches!(newest(&of_moved, &id()), Ok(None)), "a version behind a mark");
+    assert!(matches!(moved(&of_moved, &id()), Ok(found) if found.is_none_or(|found| found == mark)));
+
     match newest(&file, &id()) {
         // A record that is found is the one that was written, however the file was changed.
         Ok(Some(found)) => assert_eq!(found, record),

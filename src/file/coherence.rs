@@ -62,30 +62,43 @@ pub(super) struct Coherence {
     watcher: Option<Result<Watcher>>,
 }
 
+/// The counter of cut-offs, if this process sees other processes move it.
+fn counter(generations: &Generations) -> Option<Counter> {
+    let counters = generations.counters();
+    let value = counters.cut_offs()?;
+    // The log that is read after this fence is not older than the move that the value shows.
+    fence(Ordering::Acquire);
+    Some(Counter { counters: counters.number(), value })
+}
+
 impl Coherence {
     /// Caches sessions if `cache_bytes` is more than 0; watches for changes outside the library if the option is on and
     /// there is a cache. `has_log` tells whether the store has a log of cut-offs, so that a missing one is a loss.
+    /// On an error the log could not be read.
     pub(super) fn new(
         root: &Root,
         generations: Generations,
         options: &FileStoreOptions,
         has_log: bool,
-    ) -> Self {
+    ) -> Result<Self> {
         let generations = Arc::new(generations);
+        let cut_offs = CutOffs::new(root, &options.observer, has_log);
+        // Read now, so that no operation waits for all of it; and before the watcher takes the last descriptors.
+        cut_offs.refresh(|| counter(&generations))?;
         let cache =
             (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes, &generations.counters()));
         #[cfg(feature = "watch")]
         let watcher = (options.watch && cache.is_some()).then(|| Watcher::start(root, &generations));
-        Self {
+        Ok(Self {
             root: root.clone(),
             clock: options.clock.clone(),
             generations,
-            cut_offs: CutOffs::new(root, &options.observer, has_log),
+            cut_offs,
             cache,
             tally: Tally::default(),
             #[cfg(feature = "watch")]
             watcher,
-        }
+        })
     }
 
     /// Looks a session up for a load.
@@ -123,13 +136,7 @@ impl Coherence {
     ///
     /// The log could not be read.
     pub(super) fn cut_off_view(&self) -> Result<View> {
-        self.cut_offs.refresh(|| {
-            let counters = self.generations.counters();
-            let value = counters.cut_offs()?;
-            // The log that is read after this fence is not older than the move that the value shows.
-            fence(Ordering::Acquire);
-            Some(Counter { counters: counters.number(), value })
-        })?;
+        self.cut_offs.refresh(|| counter(&self.generations))?;
         Ok(self.cut_offs.view())
     }
 

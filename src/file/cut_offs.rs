@@ -28,7 +28,7 @@ pub(super) use append::CutOff;
 use super::disk::{self, Access, Inode, Root};
 use super::errors::io_error;
 use super::flock;
-use super::layout::CUT_OFFS;
+use super::layout::{CUT_OFFS, PARAMETERS};
 use super::queue::busy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
@@ -207,7 +207,9 @@ impl CutOffs {
             }
             result?;
             counter.inspect(|counter| self.seen.store(counter.value, Ordering::Release));
-            read.lost.filter(|reason| before.0 != Some(*reason))
+            // Without a parameters file, the store is being removed or recreated.
+            let is_new = |reason: &&str| before.0 != Some(*reason) && self.root.stat(PARAMETERS).is_ok();
+            read.lost.filter(is_new)
         };
         if let Some(reason) = newly_lost {
             let path = self.root.path().join(CUT_OFFS);

@@ -175,11 +175,8 @@ impl FileStore {
         let open::Opened { root, were_missing, has_log } = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);
         let (in_use, generations) = open::lock_root(&root, &options)?;
-        let coherence = Coherence::new(&root, generations, &options, has_log);
-        // Read now, so that no operation waits for all of it.
-        coherence.cut_off_view()?;
         Ok(Self {
-            coherence,
+            coherence: Coherence::new(&root, generations, &options, has_log)?,
             root,
             queues: queue::Queues::new(),
             recreated: Recreated::at_opening(were_missing),

@@ -50,6 +50,8 @@ pub(crate) enum Finding {
     LoginReplacedBy(Operation),
     /// The same by another login beside it.
     LoginReplacedByLogin,
+    /// The same by a request that came with the cookie of another login beside it, and rotated that id.
+    LoginReplacedByRotationOfAnother,
     /// The cookie of a login was replaced by that of a session that a change made whose own session a logout had ended:
     /// all three were sent before.
     LoginReplacedByStoreAfterLogout,
@@ -362,13 +364,15 @@ impl Outcome<'_> {
 
     fn replaced_by(&self, login: &Request, other: &Request) -> Finding {
         let logout_before = self.all(Logout).any(|logout| other.is_finished_after(logout));
+        let beside = self.all(Login).any(|another| match &another.cookie {
+            Cookie::Id(id) => another.note != login.note && other.sent.as_ref() == Some(id),
+            Cookie::Kept | Cookie::Removed => false,
+        });
         match other.operation {
             Login => Finding::LoginReplacedByLogin,
             Put if logout_before => Finding::LoginReplacedByStoreAfterLogout,
-            operation => {
-                debug_assert!(login.is(Login), "only the cookies of logins are asked about");
-                Finding::LoginReplacedBy(operation)
-            }
+            Rotate | Renew if beside => Finding::LoginReplacedByRotationOfAnother,
+            operation => Finding::LoginReplacedBy(operation),
         }
     }
 

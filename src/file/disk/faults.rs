@@ -60,7 +60,7 @@ pub(in crate::file) fn during<R>(
 }
 
 /// The same, and the plan also sees the looks at the log of cut-offs.
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 pub(in crate::file) fn during_with_looks<R>(
     fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,
     operation: impl FnOnce() -> R,

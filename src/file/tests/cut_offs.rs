@@ -358,8 +358,11 @@ fn a_torn_last_entry_is_ignored_and_cut_off() {
     }
 }
 
-/// Ways to lose a log that has three entries, and whether open stores notice: they read what they have not read yet.
-const LOSSES: [(&str, bool, fn(&Path)); 6] = [
+/// A way to lose a log that has three entries: the reason that is reported, whether open stores notice (they read what they have
+/// not read yet), and the deed.
+type Loss = (&'static str, bool, fn(&Path));
+
+const LOSSES: [Loss; 6] = [
     ("it is missing", true, |log| fs::remove_file(log).unwrap()),
     ("it is damaged", false, |log| flip(log, 70)),
     ("it is damaged", false, |log| flip(log, 64 + 64 + 10)),

@@ -371,10 +371,8 @@ impl Hand {
             ),
             4..6 => (KilledOperation::Destroy, KillPoint::Fdatasync),
             6 => (KilledOperation::Destroy, KillPoint::Unlinkat),
-            7 => match self.chance.random() {
-                true => (KilledOperation::Create, KillPoint::Fsync),
-                false => (KilledOperation::CutOff, KillPoint::Fdatasync),
-            },
+            7 if self.chance.random() => (KilledOperation::CutOff, KillPoint::Fdatasync),
+            7 => (KilledOperation::Create, KillPoint::Fsync),
             8..10 => (KilledOperation::Grow, KillPoint::Renameat2),
             10 => (
                 KilledOperation::Save,
