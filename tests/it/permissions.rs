@@ -318,11 +318,7 @@ fn anothers_store_is_one_error_with_the_command_that_repairs_it() {
     }
     let group = rustix::process::getegid().as_raw();
     for (give_away, count, first, mode) in [
-<<<<<<< HEAD
         (&[""; 0][..], 262, "", "0700"),
-=======
-        (&[""; 0][..], 261, "", "0700"),
->>>>>>> users
         (&["7f"][..], 1, "/7f", "0700"),
         (&["00", "7f", "run/due"][..], 3, "", "0700"),
     ] {
