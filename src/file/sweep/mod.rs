@@ -171,7 +171,7 @@ impl Pass<'_> {
         // After all sessions were ended, all shards are walked once. (Those of one user are removed when their shard is walked
         // or they are due: a walk of all for each user would cost more than their files do.)
         let cut_off = self.store.coherence.last_cut_off_of_all().unwrap_or(0);
-        let is_cut_off = cut_off > marker.walked_cut_off();
+        let is_cut_off = cut_off > 0 && cut_off > marker.walked_cut_off();
         let is_full = self.options.full || is_cut_off || self.needs_user_walk(hour);
         // The hours whose shards are to be walked, in order, so that a stopped walk can be continued.
         let hours = match last {
