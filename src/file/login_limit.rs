@@ -85,10 +85,10 @@ impl FileStore {
         let Some(session) = moves else { return self.live_sessions(user, digest, None, locked).map(Some) };
         let deadline = Instant::now() + self.options.lock_wait;
         while Instant::now() <= deadline {
-            let Some(moved) = self.session_meant(session.public_id())? else { return Ok(None) };
-            let live = self.live_sessions(user, digest, Some(moved), locked)?;
+            let Some(meant) = self.session_meant(session.public_id())? else { return Ok(None) };
+            let live = self.live_sessions(user, digest, Some(meant), locked)?;
             // If it was rotated during the count, its successor may have been counted.
-            if self.session_meant(session.public_id())? == Some(moved) {
+            if self.session_meant(session.public_id())? == Some(meant) {
                 return Ok(Some(live));
             }
         }
