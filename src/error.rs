@@ -27,9 +27,9 @@ pub enum ErrorKind {
     /// [`Session::update_now`](crate::Session::update_now), say). The thread would wait for itself. Trying again cannot
     /// help.
     Reentrant,
-    /// The session was live when this request first read it and is not any more, or the request brought an id that a login
-    /// or rotation beside it has replaced (see [`Lifetime::grace`](crate::Lifetime::grace)). Nothing was resurrected, and
-    /// nothing was saved. A browser that sends the request again sends the new id.
+    /// The session was live when this request first read it and is not any more, or the request brought an id that a
+    /// login or rotation beside it has replaced (see [`Lifetime::grace`](crate::Lifetime::grace)). Nothing was
+    /// resurrected, and nothing was saved. A browser that sends the request again sends the new id.
     Gone,
     /// The record would be larger than the store's limit, and larger than before. (A record that was stored under a
     /// higher limit stays.)

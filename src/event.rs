@@ -25,16 +25,16 @@ pub enum Event<'a> {
         /// The public id of the new session.
         to: PublicId,
     },
-    /// A live session was ended. The id is the one that the request presented, from which the session may have been moved
-    /// by a rotation.
+    /// A live session was ended. The id is the one that the request presented, from which the session may have been
+    /// moved by a rotation.
     Destroyed(PublicId),
     /// A request presented a session that has expired.
     Expired(PublicId),
     /// A request presented a cookie of the session's name whose value cannot be an id. Observed once a request, however
     /// many such cookies it presents.
     Malformed,
-    /// A request presented an id that is not stored: invented, destroyed, rotated or swept. Not observed for an id that a
-    /// rotation or a login has moved within the [grace period](crate::Lifetime::grace), because requests beside those
+    /// A request presented an id that is not stored: invented, destroyed, rotated or swept. Not observed for an id that
+    /// a rotation or a login has moved within the [grace period](crate::Lifetime::grace), because requests beside those
     /// are expected.
     NotFound(PublicId),
     /// A request presented an id that a rotation or a login had moved longer than the [grace
@@ -82,9 +82,9 @@ pub enum Event<'a> {
         /// The store's directory.
         path: &'a Path,
     },
-    /// The log of cut-offs of a store is missing or damaged, so no session with a user is found: any of them may have been ended
-    /// by [`Store::delete_of`](crate::Store::delete_of). Observed once by each open store. Restore
-    /// the file from a backup, or end all sessions by [`Store::delete_all`](crate::Store::delete_all), which makes a new one.
+    /// The log of cut-offs of a store is missing or damaged, so no session with a user is found: any of them may have
+    /// been ended by [`Store::delete_of`](crate::Store::delete_of). Observed once by each open store. Restore the file
+    /// from a backup, or end all sessions by [`Store::delete_all`](crate::Store::delete_all), which makes a new one.
     CutOffsLost {
         /// The log's path.
         path: &'a Path,
@@ -101,7 +101,8 @@ pub enum Event<'a> {
     },
 }
 
-/// A user's name in an event. Its `Debug` does not show the name, so that an event that is printed whole shows no values of a session.
+/// A user's name in an event. Its `Debug` does not show the name, so that an event that is printed whole shows no
+/// values of a session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct User<'a>(&'a str);
 

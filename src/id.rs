@@ -28,8 +28,8 @@ pub struct SessionId {
 }
 
 /// A digest that any thread may compute: all get the same, so no thread has to wait for another, as for a `OnceLock`,
-/// whose clone costs more than the rest of a [`Token`]'s. Its bytes, then a one: three words, of which the last is written
-/// last and read first.
+/// whose clone costs more than the rest of a [`Token`]'s. Its bytes, then a one: three words, of which the last is
+/// written last and read first.
 #[derive(Default)]
 struct LazyDigest([AtomicU64; 3]);
 

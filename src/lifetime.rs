@@ -195,8 +195,8 @@ impl Lifetime {
 
     /// The life of a session whose visitor has come only once and has not logged in, if that is shorter than the
     /// [age](Self::age): 1 second to 1,000 years, default none. For a site whose first page stores something: a crawler
-    /// drops the cookie and gets another session with each page, and all of them would be kept for the whole age. At the
-    /// second visit, reads included, the session gets its age and the cookie is sent again.
+    /// drops the cookie and gets another session with each page, and all of them would be kept for the whole age. At
+    /// the second visit, reads included, the session gets its age and the cookie is sent again.
     ///
     /// Applies to [`Expiry::Default`] and [`Expiry::BrowserClose`]; a duration or an instant that the program has set
     /// stays. A change of this option applies to new sessions.
@@ -234,13 +234,13 @@ impl Lifetime {
         self
     }
 
-    /// How long an id that a login or [`rotate_id`](crate::Session::rotate_id) has replaced is known as moved: at most 10
-    /// minutes, default 60 seconds; zero switches this off.
+    /// How long an id that a login or [`rotate_id`](crate::Session::rotate_id) has replaced is known as moved: at most
+    /// 10 minutes, default 60 seconds; zero switches this off.
     ///
-    /// A browser sends requests beside each other: while a login is under way, a page of the same visitor may already be
-    /// on its way with the old cookie. Without a grace period such a request is that of a stranger. What it stores makes
-    /// a session of its own, and if its response is the last to arrive, its cookie replaces that of the login; a logout
-    /// finds nothing to end, and a second login leaves the session of the first alive.
+    /// A browser sends requests beside each other: while a login is under way, a page of the same visitor may already
+    /// be on its way with the old cookie. Without a grace period such a request is that of a stranger. What it stores
+    /// makes a session of its own, and if its response is the last to arrive, its cookie replaces that of the login; a
+    /// logout finds nothing to end, and a second login leaves the session of the first alive.
     ///
     /// With it, a moved id opens no session either, in no request. But a request that brings one reads no session, and
     /// its changes are refused with [`ErrorKind::Gone`] (409; the next request has the new cookie). A

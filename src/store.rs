@@ -24,10 +24,10 @@
 //! 7. **A failure is an error.** Only a token that is certainly not there is [`Absent`]; a failed read is an error.
 //!    After an error the old version stands, unless the error's kind says otherwise.
 //! 8. **No lock outlives its call.**
-//! 9. **A moved token opens nothing.** [`load`](Store::load) and [`update`](Store::update) find no session under it. Only
-//!    a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
-//!    [login](Rotation::login) follow rotations to the last successor, within the grace period, at most
-//!    [`HOPS_MAX`] of them. Neither follows a login. The token of a successor is never given out.
+//! 9. **A moved token opens nothing.** [`load`](Store::load) and [`update`](Store::update) find no session under it.
+//!    Only a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
+//!    [login](Rotation::login) follow rotations to the last successor, within the grace period, at most [`HOPS_MAX`] of
+//!    them. Neither follows a login. The token of a successor is never given out.
 mod user_sessions;
 
 pub use user_sessions::{Page, UserSession, UserSessions};
@@ -53,7 +53,8 @@ pub trait Store: Send + Sync {
     /// The storage could not be read. An absent session is [`Lookup::Absent`], not an error.
     fn load(&self, token: &Token) -> Result<Lookup>;
 
-    /// Stores `record` under a new token. The session begins now: of the [cut-offs](Self::delete_of), only later ones end it.
+    /// Stores `record` under a new token. The session begins now: of the [cut-offs](Self::delete_of), only later ones
+    /// end it.
     ///
     /// # Errors
     ///
@@ -68,8 +69,8 @@ pub trait Store: Send + Sync {
     /// The error of the change, or the storage failed; the old version stands.
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>>;
 
-    /// Updates a record, and moves the result to a new token, even if the change returns [`Verdict::Keep`]. The rotation
-    /// of a moved token is `None`, except that a login follows rotations (promise 9).
+    /// Updates a record, and moves the result to a new token, even if the change returns [`Verdict::Keep`]. The
+    /// rotation of a moved token is `None`, except that a login follows rotations (promise 9).
     ///
     /// # Errors
     ///
@@ -77,8 +78,8 @@ pub trait Store: Send + Sync {
     /// nor kept) is dead.
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>>;
 
-    /// Ends a session. If its token was moved by a rotation, ends the last successor (promise 9). Returns whether a live
-    /// session was there.
+    /// Ends a session. If its token was moved by a rotation, ends the last successor (promise 9). Returns whether a
+    /// live session was there.
     ///
     /// # Errors
     ///
@@ -101,14 +102,14 @@ pub trait Store: Send + Sync {
     /// Ends every session of a user whose login had returned when this was called, in every process, wherever a copy of
     /// it is; a login that begins after this has returned is not affected. The session of `except` stays.
     ///
-    /// The store is told of a login by [`create`](Self::create) and by [`Rotation::login`]. A user that the change of an update
-    /// or of a mere rotation sets has not logged in: an earlier call of this function for that user ends the session.
+    /// The store is told of a login by [`create`](Self::create) and by [`Rotation::login`]. A user that the change of
+    /// an update or of a mere rotation sets has not logged in: an earlier call of this function for that user ends the
+    /// session.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Gone`] if `except` is not a live session of the user: nothing was ended.
-    /// [`ErrorKind::Unsupported`] if the store cannot do this. Otherwise the storage failed, and the sessions may still be
-    /// alive; try again.
+    /// [`ErrorKind::Gone`] if `except` is not a live session of the user: nothing was ended. [`ErrorKind::Unsupported`]
+    /// if the store cannot do this. Otherwise the storage failed, and the sessions may still be alive; try again.
     fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
         let _ = (user, except);
         Err(unsupported("end the sessions of a user"))

@@ -52,7 +52,7 @@ impl Store for One {
         Ok((!aborted && token.expose() == OURS).then(|| Saved { token: token.clone(), live: Self::live() }))
     }
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
-        self.update(token, change, how)
+        self.update(token, change, how.durability)
     }
     fn delete(&self, token: &Token) -> Result<bool> {
         Ok(token.expose() == OURS)

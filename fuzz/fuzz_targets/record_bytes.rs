@@ -1,6 +1,6 @@
-//! Any bytes as a session file: reading them returns a record that was written, or none, and a mark that was written, or
-//! none. Random bytes never pass the checksum, so the input is also patched into a good file, and into that of a moved
-//! session, at an offset that the input chooses.
+//! Any bytes as a session file: reading them returns a record that was written, or none, and a mark that was written,
+//! or none. Random bytes never pass the checksum, so the input is also patched into a good file, and into that of a
+//! moved session, at an offset that the input chooses.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::file::internals::{decode, encode, encode_moved, moved, newest};

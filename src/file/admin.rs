@@ -21,7 +21,8 @@ use std::time::Duration;
 const CREATION_WAIT: Duration = Duration::from_millis(100);
 
 impl FileStore {
-    /// Loads a session by its public id, as [`load`](crate::store::Store::load) does by its secret id; always from the file.
+    /// Loads a session by its public id, as [`load`](crate::store::Store::load) does by its secret id; always from the
+    /// file.
     ///
     /// # Errors
     ///
@@ -44,9 +45,9 @@ impl FileStore {
         })
     }
 
-    /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret id: at once, in every
-    /// process that uses the store; from an id that a rotation has moved, the session that has its place. Returns whether
-    /// a live session was there.
+    /// Deletes a session by its public id, as [`delete`](crate::store::Store::delete) does by its secret id: at once,
+    /// in every process that uses the store; from an id that a rotation has moved, the session that has its place.
+    /// Returns whether a live session was there.
     ///
     /// # Errors
     ///
@@ -56,9 +57,9 @@ impl FileStore {
     }
 
     /// Imports a session of another store under its public id, so that its secret id opens it here. Returns whether it
-    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced, and one
-    /// that a cut-off has ended. An id that was moved counts as a live session until its grace period is over, because
-    /// its session lives under another id.
+    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced, and
+    /// one that a cut-off has ended. An id that was moved counts as a live session until its grace period is over,
+    /// because its session lives under another id.
     ///
     /// Cut-offs of this store that are later than the session's last login (its creation, if there was none) end it: it
     /// is stored, and no load finds it.

@@ -129,8 +129,8 @@ impl Coherence {
         }
     }
 
-    /// Reads the log of cut-offs, if it has changed. Returns the view for a copy of the version that is read from a session's
-    /// file after this call.
+    /// Reads the log of cut-offs, if it has changed. Returns the view for a copy of the version that is read from a
+    /// session's file after this call.
     ///
     /// # Errors
     ///
@@ -140,8 +140,8 @@ impl Coherence {
         Ok(self.cut_offs.view())
     }
 
-    /// The number of a cut-off that the session's next version carries; `None` if a cut-off has ended the session. As of the
-    /// last [`cut_off_view`](Self::cut_off_view).
+    /// The number of a cut-off that the session's next version carries; `None` if a cut-off has ended the session. As
+    /// of the last [`cut_off_view`](Self::cut_off_view).
     pub(super) fn standing(&self, record: &Record, id: &PublicId) -> Option<u64> {
         self.cut_offs.standing(record, id)
     }
@@ -190,8 +190,8 @@ impl Coherence {
     ///
     /// # Errors
     ///
-    /// Those of [`CutOffs::append`]. [`ErrorKind::InvalidationFailed`] if the entry was written, and other processes may not know
-    /// it for a second.
+    /// Those of [`CutOffs::append`]. [`ErrorKind::InvalidationFailed`] if the entry was written, and other processes
+    /// may not know it for a second.
     pub(super) fn cut_off(&self, cut_off: &CutOff<'_>, deadline: Instant) -> Result<()> {
         self.cut_offs.append(cut_off, deadline, || self.move_cut_offs())
     }
@@ -231,8 +231,8 @@ impl Coherence {
         self.watcher.as_ref()?.as_ref().err()
     }
 
-    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired, not ended by a cut-off;
-    /// see [`design`](crate::_documentation::design).
+    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired, not ended by a
+    /// cut-off; see [`design`](crate::_documentation::design).
     #[inline]
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> Trust {
         let is_newest = copy.is_of_counters()

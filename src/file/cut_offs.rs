@@ -1,24 +1,25 @@
 //! "Log out everywhere": the log of cut-offs, the file `cutoffs` in the root, as one open store has read it.
 //!
-//! One appended and synced entry ends all sessions of a user, or all sessions, whatever their number. A session's record
-//! carries the number of the last cut-off when it began or its user logged in; a later entry that names its user ends it.
-//! The bytes are in [`format`](crate::_documentation::format), the argument is in [`design`](crate::_documentation::design).
-//! This module opens no session's file, takes no session's lock, and does not know the counters' file: callers pass the value
-//! of the shared counter.
+//! One appended and synced entry ends all sessions of a user, or all sessions, whatever their number. A session's
+//! record carries the number of the last cut-off when it began or its user logged in; a later entry that names its user
+//! ends it. The bytes are in [`format`](crate::_documentation::format), the argument is in
+//! [`design`](crate::_documentation::design). This module opens no session's file, takes no session's lock, and does
+//! not know the counters' file: callers pass the value of the shared counter.
 //!
 //! Invariants:
 //!
-//! - **A number is used once, and numbers ascend.** A number is at least the time in microseconds, so a later cut-off has a
-//!   greater one also after an older log was restored.
-//! - **The log is never pruned.** It is rewritten without entries that later ones supersede (`log`), and a session that is
-//!   restored from a backup is still ended by it.
+//! - **A number is used once, and numbers ascend.** A number is at least the time in microseconds, so a later cut-off
+//!   has a greater one also after an older log was restored.
+//! - **The log is never pruned.** It is rewritten without entries that later ones supersede (`log`), and a session that
+//!   is restored from a backup is still ended by it.
 //! - **One writer at a time**: the turn among threads, then `flock` on the file, checked to have the name.
-//! - **The counter moves after the entry was synced, and before the call returns.** Readers compare the counter, and read the
-//!   log only if it has moved. Once a second, they also ask for the file's name and size.
-//! - **A missing log, and one that is damaged before its last entry, end every session with a user**, because it may have named
-//!   that user. A torn last entry was not acknowledged: it is ignored, and cut off before the next one is written.
-//! - A reader's `view` of the log changes when the log's meaning may have. A cached session remembers the view in which it was
-//!   checked.
+//! - **The counter moves after the entry was synced, and before the call returns.** Readers compare the counter, and
+//!   read the log only if it has moved. Once a second, they also ask for the file's name and size.
+//! - **A missing log, and one that is damaged before its last entry, end every session with a user**, because it may
+//!   have named that user. A torn last entry was not acknowledged: it is ignored, and cut off before the next one is
+//!   written.
+//! - A reader's `view` of the log changes when the log's meaning may have. A cached session remembers the view in which
+//!   it was checked.
 mod append;
 mod bytes;
 mod log;
@@ -60,10 +61,11 @@ pub(super) struct Counter {
     pub(super) value: u64,
 }
 
-/// A number for the meaning of the log at one instant, as this store read it; 30 bits. It is never [`NONE`](View::NONE).
+/// A number for the meaning of the log at one instant, as this store read it; 30 bits. It is never
+/// [`NONE`](View::NONE).
 ///
-/// The number of a view comes back after 2^30 others, each of which costs a synced entry. A cached session is trusted for a
-/// minute only, so none is trusted by a view that has come back.
+/// The number of a view comes back after 2^30 others, each of which costs a synced entry. A cached session is trusted
+/// for a minute only, so none is trusted by a view that has come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct View(u32);
 
@@ -140,7 +142,8 @@ impl CutOffs {
         View(self.view.load(Ordering::Acquire))
     }
 
-    /// Reads what was appended since the log was read. `counter` reads the shared counter; without one, the file is asked.
+    /// Reads what was appended since the log was read. `counter` reads the shared counter; without one, the file is
+    /// asked.
     ///
     /// # Errors
     ///
@@ -255,8 +258,8 @@ impl CutOffs {
         Ok(())
     }
 
-    /// The number that a session's next version carries; `None` if a cut-off has ended the session, or if the log is lost and
-    /// a user is logged in.
+    /// The number that a session's next version carries; `None` if a cut-off has ended the session, or if the log is
+    /// lost and a user is logged in.
     pub(super) fn standing(&self, record: &Record, id: &PublicId) -> Option<u64> {
         let read = self.read.read();
         if read.lost.is_some() {
@@ -324,8 +327,8 @@ impl fmt::Debug for CutOffs {
     }
 }
 
-/// Reads from where the log ends in memory to the end of the file, which is at `size` or beyond. Returns whether all is valid
-/// but a torn last entry.
+/// Reads from where the log ends in memory to the end of the file, which is at `size` or beyond. Returns whether all is
+/// valid but a torn last entry.
 fn read_on(file: &File, log: &mut Log, size: u64) -> io::Result<bool> {
     loop {
         // Room for one entry more shows the end of the file.

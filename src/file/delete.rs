@@ -6,9 +6,9 @@
 //! cannot be written or synced, the file is first *moved* to a name that marks an unfinished deletion; that name is
 //! removed last. If the session cannot be locked or its file cannot be read, `force_delete` applies.
 //!
-//! A rotation ends the old session in the same way, but for a grace period it writes the mark of a moved session instead
-//! of the tombstone, and leaves the name (`moved`). If that fails, it ends the old session. A delete of a moved id goes on
-//! to the session that has its place.
+//! A rotation ends the old session in the same way, but for a grace period it writes the mark of a moved session
+//! instead of the tombstone, and leaves the name (`moved`). If that fails, it ends the old session. A delete of a moved
+//! id goes on to the session that has its place.
 //!
 //! - An id without a session costs lookups only: no write, no lock, no sync.
 //! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.
@@ -62,8 +62,8 @@ struct Dying<'a> {
 impl FileStore {
     /// Deletes a session. Returns whether a live session was there.
     ///
-    /// An id without a session costs lookups only: no write, no lock, no sync. From an id that a rotation has moved, the
-    /// way goes on to the session that has its place, within the grace period.
+    /// An id without a session costs lookups only: no write, no lock, no sync. From an id that a rotation has moved,
+    /// the way goes on to the session that has its place, within the grace period.
     pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<bool> {
         let deadline = Instant::now() + self.options.lock_wait;
         let mut session = session;
@@ -143,8 +143,8 @@ impl FileStore {
         self.sync_name(shard, path)
     }
 
-    /// Deletes a session that has no file: finishes a deletion that was begun without the lock, if there is one. Returns
-    /// the mark in that file.
+    /// Deletes a session that has no file: finishes a deletion that was begun without the lock, if there is one.
+    /// Returns the mark in that file.
     fn delete_missing(
         &self,
         session: SessionRef<'_>,
@@ -179,8 +179,8 @@ impl FileStore {
         self.delete_in_place(&dying, || locked.invalidate_ended())
     }
 
-    /// Deletes the session of a file that is locked, or marks it as moved; the name is removed last. Returns whether the
-    /// name was still there.
+    /// Deletes the session of a file that is locked, or marks it as moved; the name is removed last. Returns whether
+    /// the name was still there.
     fn delete_in_place(&self, dying: &Dying<'_>, invalidate: impl Fn() -> Result<()>) -> Result<bool> {
         let syncs = self.options.sync_security_events;
         // A power cut may give the name back to an older file. So the name of this file is made durable before it is

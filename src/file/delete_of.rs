@@ -2,8 +2,9 @@
 //!
 //! The files of the sessions stay, and no load finds them; a sweep removes them.
 //!
-//! - The session that is excepted is named by the entry. Its lock is held until the entry is known everywhere, so no rotation
-//!   and no save of it is under way: the next change of the session finds the entry, and carries its number on.
+//! - The session that is excepted is named by the entry. Its lock is held until the entry is known everywhere, so no
+//!   rotation and no save of it is under way: the next change of the session finds the entry, and carries its number
+//!   on.
 use super::FileStore;
 use super::coherence::CutOff;
 use super::session_lock::{LockResult, SessionRef};

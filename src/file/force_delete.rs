@@ -48,8 +48,8 @@ use std::fs::File;
 use std::io;
 
 impl FileStore {
-    /// Deletes a session that cannot be locked, or whose file cannot be read. Returns whether its name was there, and the
-    /// mark of a rotation that was under way or had just returned.
+    /// Deletes a session that cannot be locked, or whose file cannot be read. Returns whether its name was there, and
+    /// the mark of a rotation that was under way or had just returned.
     pub(super) fn delete_unlocked(
         &self,
         session: SessionRef<'_>,
@@ -66,9 +66,9 @@ impl FileStore {
         moved.map_err(|error| self.root.error("remove session file", path, error))
     }
 
-    /// Finishes the deletion of a session whose file was renamed to `.end-…`, if there is one. A killed process may have
-    /// begun that deletion. Returns the mark in the file: that of a rotation which found its name still there, or will
-    /// find that it is gone, and ends its successor itself.
+    /// Finishes the deletion of a session whose file was renamed to `.end-…`, if there is one. A killed process may
+    /// have begun that deletion. Returns the mark in the file: that of a rotation which found its name still there, or
+    /// will find that it is gone, and ends its successor itself.
     pub(super) fn delete_ending(
         &self,
         session: SessionRef<'_>,
@@ -113,8 +113,8 @@ impl FileStore {
     }
 
     /// Writes a tombstone into a file that has lost its name, for the writers that wait for its lock. The holder of the
-    /// lock may be writing a save into the other slot meanwhile; a tombstone in either slot ends the session. A file with
-    /// the mark of a rotation needs none; returns that mark.
+    /// lock may be writing a save into the other slot meanwhile; a tombstone in either slot ends the session. A file
+    /// with the mark of a rotation needs none; returns that mark.
     fn write_tombstone_unlocked(
         &self,
         session: SessionRef<'_>,

@@ -38,7 +38,8 @@ struct Parameters {
     format: u32,
     shards: u16,
     public_id: String,
-    /// Whether the store has a log of cut-offs, so that a missing one is a loss. A store of an earlier version has none.
+    /// Whether the store has a log of cut-offs, so that a missing one is a loss. A store of an earlier version has
+    /// none.
     #[serde(default)]
     cut_offs: bool,
 }

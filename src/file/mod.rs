@@ -2,13 +2,13 @@
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see
 //! [`design`](crate::_documentation::design)). Each operation has a file: `open`, `read`, `create`, `update`, `grow`,
-//! `rotate`, `delete`, `force_delete`; `moved` has the marks of rotated ids, and `delete_of` ends the sessions of a user
-//! by the log of `cut_offs`. [`slot`] has the bytes of a version, `slots` decides which version is the newest. `queue`,
-//! `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its invalidation
-//! (`generations`, `read_cache`, `watch`). `user_index` lists the sessions of each user for `user_sessions` and
-//! `login_limit`. `expiry_index` lists the sessions that may have expired, `sweep` removes
-//! expired ones, `reaper` sweeps at intervals. `frame` makes and checks the parts of a store beside its sessions. `scan`,
-//! `admin` and `repair` are for operators. This file connects the parts.
+//! `rotate`, `delete`, `force_delete`; `moved` has the marks of rotated ids, and `delete_of` ends the sessions of a
+//! user by the log of `cut_offs`. [`slot`] has the bytes of a version, `slots` decides which version is the newest.
+//! `queue`, `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its invalidation
+//! (`generations`, `read_cache`, `watch`). `expiry_index` lists the sessions that may have expired, `sweep` removes
+//! expired ones, `reaper` sweeps at intervals. `user_index` lists the sessions of each user, for `user_sessions` and
+//! `login_limit`. `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are
+//! for operators. This file connects the parts.
 //!
 //! Imports point down the floors that `tests/it/tidy.rs` lists. The lower modules, up to `coherence`, do not know
 //! `FileStore`; the operations are built on them.
@@ -105,7 +105,8 @@ use user_index::UserIndex;
 /// An open store holds four descriptors, up to four more for buckets of the expiry index, and, if it
 /// [watches](FileStoreOptions::watch), three more, one thread and 257 watches; each call needs up to four more
 /// descriptors while it runs. Copies of sessions take up to [`cache_bytes`](FileStoreOptions::cache_bytes) of memory,
-/// beside 2 MiB of counters that all processes share, and about 90 bytes for each user whose sessions were ended together.
+/// beside 2 MiB of counters that all processes share, and about 90 bytes for each user whose sessions were ended
+/// together.
 ///
 /// While processes use a store, no other program may write into its files. Truncating `run/generations` kills every
 /// process that has it mapped (SIGBUS). A replacement or removal of that file is noticed: within a second by loads, at

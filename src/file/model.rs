@@ -12,101 +12,34 @@
 //!   ended. The script reads the session to find out in which of these states it is, and expects that state from then
 //!   on. Sweeps are exact again after a whole walk without a fault.
 //! - A session that was ended or swept never comes back, in any store, unless it is imported.
+mod expected;
 mod script;
 
 pub(super) use script::{By, Step, Update};
 
 use super::cut_offs;
 use super::disk::{Root, faults::during};
-use super::expiry_index::{BUCKET_MICROS, bucket_of};
+use super::expiry_index::BUCKET_MICROS;
 use super::layout::{CUT_OFFS, DUE, SHARDS, SWEEP, shard_name};
 use super::{Content, FileStore, FileStoreOptions, SweepOptions};
 use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
-use crate::id::{PublicId, Token};
 use crate::record::{Record, Timing};
 use crate::store::{Absent, Durability, Live, Lookup, Rotation, Saved, Store, Verdict};
 use crate::value::Value;
+use expected::{CutOffs, Expected, Mark};
 use rustix::io::Errno;
 use script::{ALL, FAULTS};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
 
 /// Longer than a copy in memory is trusted without a look.
 const TRUST: Duration = Duration::from_secs(61);
 /// When each script begins, since 1970.
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
-/// The expected state of one session.
-#[derive(Clone, Debug)]
-struct Expected {
-    token: Token,
-    id: PublicId,
-    /// `None` if it was ended, or swept: it must never be found again.
-    record: Option<Record>,
-    /// The latest time at which the index leads a sweep to it.
-    indexed: SystemTime,
-    /// The mark under its id, if that was moved and the mark is there.
-    mark: Option<Mark>,
-}
-
-/// The expected mark of a moved id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
-    until: SystemTime,
-    by_login: bool,
-    /// The session that has the place of the id; `None` if a rotation failed after the mark.
-    successor: Option<usize>,
-}
-
-impl Expected {
-    /// The time of the next entry in the index, after a sweep has examined it.
-    fn examined_at(&self) -> SystemTime {
-        let deadline = self.record.as_ref().map(Record::deadline);
-        deadline.or(self.mark.map(|mark| mark.until)).unwrap_or(self.indexed)
-    }
-
-    /// Records a saved deadline. An earlier one is inserted in the index if its hour is earlier; the entry for a later
-    /// time is looked at first anyway.
-    fn save_deadline(&mut self, deadline: SystemTime, now: SystemTime) {
-        let bucket = |deadline| bucket_of(micros(deadline), micros(now));
-        if deadline < self.indexed && bucket(deadline) < bucket(self.indexed) {
-            self.indexed = deadline;
-        }
-    }
-}
-
-/// The cut-offs so far: number and time of the last one of each user, and of all (`None`).
-#[derive(Default)]
-struct CutOffs {
-    last: u64,
-    of: HashMap<Option<String>, (u64, u64)>,
-    /// Sessions that were ended so, whose files may be there.
-    files: usize,
-}
-
-impl CutOffs {
-    /// Those that count for a record.
-    fn of(&self, record: &Record) -> impl Iterator<Item = (u64, u64)> {
-        let of_user = record.user().and_then(|user| self.of.get(&Some(user.to_owned())));
-        self.of.get(&None).into_iter().chain(of_user).copied()
-    }
-
-    fn has_ended(&self, record: &Record) -> bool {
-        self.of(record).any(|(number, _)| number > record.login().cut_off)
-    }
-
-    /// The number that an imported record gets.
-    fn at_login(&self, record: &Record) -> u64 {
-        let created = micros(record.timing().created);
-        let later = self.of(record).filter(|(_, time)| *time > created);
-        later.map(|(number, _)| number - 1).min().unwrap_or(self.last)
-    }
-}
-
 struct Model {
     dir: TempDir,
     clock: Clock,
@@ -373,6 +306,46 @@ impl Model {
         self.check(at);
     }
 
+    fn import(&mut self, by: By, at: u8, safe: bool) {
+        let Some(at) = self.index(at) else { return };
+        let (id, mut record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
+        record.set_cut_off(self.cut_offs.at_login(&record));
+        let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.until > self.clock.now());
+        let was_live = self.is_live(at) || is_marked;
+        if self.is_behind && !was_live {
+            // An end that failed may have left a name, which is in the way.
+            self.store(By::Uncached).delete_by_id(&id).expect("no fault is met");
+            self.sessions[at].record = None;
+        }
+        let old = self.sessions[at].record.clone();
+        match self.perform(by, |store| store.import(&id, &record, how(safe))) {
+            Ok(imported) => {
+                assert_eq!(imported, !was_live, "session {at}");
+                if imported {
+                    self.sessions[at].indexed = record.deadline();
+                    // A cut-off that is later than the present time, as the clock was set back, has ended it.
+                    self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
+                    self.sessions[at].record = Some(record);
+                    self.sessions[at].mark = None;
+                }
+                self.check(at);
+            }
+            Err(error) => {
+                // An expired session, or a mark, may have been removed to make room for it.
+                let found = self.store(By::Uncached).load(&self.sessions[at].token);
+                if !matches!(found, Ok(Lookup::Absent(Absent::Moved(_)))) {
+                    self.sessions[at].mark = None;
+                } else if old.is_none() {
+                    return self.check(at);
+                }
+                let mut candidates = vec![old];
+                self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
+                candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
+                self.resolve(at, &error, candidates);
+            }
+        }
+    }
+
     fn step(&mut self, step: Step) {
         match step {
             Step::Create { by, safe, minutes } => {
@@ -422,45 +395,7 @@ impl Model {
                 let id = self.sessions[at].id;
                 self.end(by, at, |store| store.delete_by_id(&id));
             }
-            Step::BringIn { by, at, safe } => {
-                let Some(at) = self.index(at) else { return };
-                let (id, mut record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
-                record.set_cut_off(self.cut_offs.at_login(&record));
-                let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.until > self.clock.now());
-                let was_live = self.is_live(at) || is_marked;
-                if self.is_behind && !was_live {
-                    // An end that failed may have left a name, which is in the way.
-                    self.store(By::Uncached).delete_by_id(&id).expect("no fault is met");
-                    self.sessions[at].record = None;
-                }
-                let old = self.sessions[at].record.clone();
-                match self.perform(by, |store| store.import(&id, &record, how(safe))) {
-                    Ok(imported) => {
-                        assert_eq!(imported, !was_live, "session {at}");
-                        if imported {
-                            self.sessions[at].indexed = record.deadline();
-                            // A cut-off that is later than the present time, as the clock was set back, has ended it.
-                            self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
-                            self.sessions[at].record = Some(record);
-                            self.sessions[at].mark = None;
-                        }
-                        self.check(at);
-                    }
-                    Err(error) => {
-                        // An expired session, or a mark, may have been removed to make room for it.
-                        let found = self.store(By::Uncached).load(&self.sessions[at].token);
-                        if !matches!(found, Ok(Lookup::Absent(Absent::Moved(_)))) {
-                            self.sessions[at].mark = None;
-                        } else if old.is_none() {
-                            return self.check(at);
-                        }
-                        let mut candidates = vec![old];
-                        self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
-                        candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
-                        self.resolve(at, &error, candidates);
-                    }
-                }
-            }
+            Step::BringIn { by, at, safe } => self.import(by, at, safe),
             Step::CutOff { by, at, all } => self.cut_off(by, at, all),
             Step::Advance { minutes } => self.clock.advance(Duration::from_secs(97 * u64::from(minutes))),
             Step::SetBack { minutes } => {
@@ -566,6 +501,9 @@ impl Model {
             Ok(Some(saved)) => {
                 let moved = old.map(|mut record| {
                     record.insert("text", &text).expect("it fits");
+                    if how.login.is_some() {
+                        record.set_cut_off(self.cut_offs.last);
+                    }
                     record
                 });
                 assert_eq!(Some(&saved.live.record), moved.as_ref(), "session {at}");
@@ -616,8 +554,10 @@ impl Model {
     fn sweep(&mut self, by: By, full: bool) {
         let options = SweepOptions::new().cpu_percent(100).full(full);
         let had_fault = self.fault.is_some();
+        // Whether the file of a session that a cut-off has ended is left cannot be told from a load.
+        let has_expired = |record: &Record| record.deadline() <= self.clock.now();
         let expired: Vec<_> = (0..self.sessions.len())
-            .filter(|at| self.sessions[*at].record.is_some() && !self.is_live(*at))
+            .filter(|at| self.sessions[*at].record.as_ref().is_some_and(has_expired))
             .collect();
         let is_over = |known: &Expected, now| known.mark.is_some_and(|mark| mark.until <= now);
         let report = self.perform(by, |store| store.sweep(&options));

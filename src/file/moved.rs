@@ -3,14 +3,14 @@
 //! Nothing is read through a mark. A logout and a login go on to the session that has the id's place, and a copy of its
 //! entries can be had ([`store`](crate::store), promise 9).
 //!
-//! - **Under the old session's lock**: the mark into the older slot, `fdatasync`, invalidation, and a tombstone over the
-//!   newest version. So a file with a mark and a tombstone is complete: the mark is on the disk, and no cache has the
-//!   session. A file with a mark and a version is the work of a process that was killed, or of a disk that failed; the
-//!   next deletion, login or sweep that meets it completes it first.
+//! - **Under the old session's lock**: the mark into the older slot, `fdatasync`, invalidation, and a tombstone over
+//!   the newest version. So a file with a mark and a tombstone is complete: the mark is on the disk, and no cache has
+//!   the session. A file with a mark and a version is the work of a process that was killed, or of a disk that failed;
+//!   the next deletion, login or sweep that meets it completes it first.
 //! - **One lock at a time**: the lock of a moved file is released before that of the successor is taken. Marks never
 //!   change, so the way stays right.
-//! - **A mark is kept until its grace period is over.** Then a sweep removes its file, without a sync: a mark that a power
-//!   cut brings back opens nothing.
+//! - **A mark is kept until its grace period is over.** Then a sweep removes its file, without a sync: a mark that a
+//!   power cut brings back opens nothing.
 use super::FileStore;
 use super::coherence::Cause;
 use super::disk::{self, Directory};

@@ -144,8 +144,8 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Opened
     Ok(Opened { root, were_missing, has_log: true })
 }
 
-/// Refuses a directory whose parameters file is missing or is not that of a store. Returns whether the store has a log of
-/// cut-offs.
+/// Refuses a directory whose parameters file is missing or is not that of a store. Returns whether the store has a log
+/// of cut-offs.
 fn check_parameters(root: &Root) -> Result<bool> {
     if let Some(has_log) = frame::read_parameters(root)? {
         return Ok(has_log);

@@ -78,7 +78,8 @@ pub(super) struct Cached {
 struct Marks(u32);
 
 impl Marks {
-    /// Whether the entry was used since CLOCK's hand passed it. It belongs to the part, and lies here because a bit is free.
+    /// Whether the entry was used since CLOCK's hand passed it. It belongs to the part, and lies here because a bit is
+    /// free.
     const USED: u32 = 1 << 31;
     /// Whether the stamp was read from the counters of the part.
     const OF_COUNTERS: u32 = 1 << 30;
@@ -90,8 +91,8 @@ impl Marks {
     }
 }
 
-/// A version for the cache, and the number of the counters of its stamp, which an entry has no room for: the part compares it
-/// when it takes the version in.
+/// A version for the cache, and the number of the counters of its stamp, which an entry has no room for: the part
+/// compares it when it takes the version in.
 #[derive(Clone, Debug)]
 pub(super) struct Fresh {
     cached: Cached,
@@ -99,8 +100,8 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
-    /// `stamp` was read from the counters before the session file was opened, at the time `read_at`. The version was not
-    /// held against the cut-offs.
+    /// `stamp` was read from the counters before the session file was opened, at the time `read_at`. The version was
+    /// not held against the cut-offs.
     pub(super) fn new(record: Record, id: PublicId, version: Version, stamp: Stamp, read_at: u64) -> Self {
         let Stamp { saves, ends, counters } = stamp;
         let deadline = record.deadline_micros();
@@ -116,8 +117,8 @@ impl Fresh {
 }
 
 impl Cached {
-    /// The session's counters when this version was read; `counters` is the number of those of the part, from which they were
-    /// read if [`is_of_counters`](Self::is_of_counters).
+    /// The session's counters when this version was read; `counters` is the number of those of the part, from which
+    /// they were read if [`is_of_counters`](Self::is_of_counters).
     #[inline]
     pub(super) fn stamp(&self, counters: u64) -> Stamp {
         Stamp { saves: self.saves, ends: self.ends, counters }
@@ -211,7 +212,7 @@ impl ReadCache {
     /// Replaces the counters against which entries are validated.
     pub(super) fn set_counters(&self, counters: &Arc<Counters>) {
         for part in &self.parts {
-            part.0.lock().heed(counters);
+            part.0.lock().set_counters(counters);
         }
     }
 

@@ -2,10 +2,10 @@
 //! readers.
 //!
 //! Under the old session's lock (rule 7 for crashes in [`design`](crate::_documentation::design)): apply the change,
-//! create the successor, power-safe at every durability, then end the old session as a delete does. With a grace period,
-//! the old session's file stays, and a mark in it names the successor (`moved`). A kill before the tombstone or the mark
-//! is written leaves the old session alive; a kill after it leaves the visitor no session, or, within the grace period,
-//! the successor to a login. The successor's id is handed out last.
+//! create the successor, power-safe at every durability, then end the old session as a delete does. With a grace
+//! period, the old session's file stays, and a mark in it names the successor (`moved`). A kill before the tombstone or
+//! the mark is written leaves the old session alive; a kill after it leaves the visitor no session, or, within the
+//! grace period, the successor to a login. The successor's id is handed out last.
 //!
 //! - A session has at most one successor: if the old session cannot be ended, or a forced delete has ended it, the
 //!   successor is deleted.
@@ -87,7 +87,8 @@ impl FileStore {
             Verdict::Keep => record = locked.newest.record.clone(),
             Verdict::Write => {}
         }
-        // The successor needs no further check: a cut-off since then ends it by this number, as it ends the old session.
+        // The successor needs no further check: a cut-off since then ends it by this number, as it ends the old
+        // session.
         record.set_cut_off(at_login.unwrap_or(cut_off));
         let had = Extent::of(&locked.newest.record);
         let mark = Mark::of(how, successor.public_id(), self.now_micros());

@@ -42,7 +42,8 @@ pub enum Content {
     Expired(Live),
     /// The mark of a session that has moved to another id.
     Moved(Moved),
-    /// A session that a cut-off has ended ([`Store::delete_of`], [`Store::delete_all`]); a sweep removes it.
+    /// A session that a cut-off has ended ([`delete_of`](crate::store::Store::delete_of),
+    /// [`delete_all`](crate::store::Store::delete_all)); a sweep removes it.
     CutOff(Live),
     /// Bytes in a session's place that fail their checks.
     Damaged(PublicId),

@@ -11,8 +11,9 @@
 //! version behind. A tombstone beside a slot of another format is ignored, because only a version that knows that
 //! format may judge the file.
 //!
-//! **Moved.** The mark of a moved session ends the session under this id as a tombstone does, and names the successor. A
-//! mark that verifies wins over whatever the other slot holds, a tombstone included; one that does not is a tombstone.
+//! **Moved.** The mark of a moved session ends the session under this id as a tombstone does, and names the successor.
+//! A mark that verifies wins over whatever the other slot holds, a tombstone included; one that does not is a
+//! tombstone.
 //!
 //! **Settled.** A reader holds no lock, and two saves may happen while it reads the file: it may read slot 0 with
 //! version v, before a save writes v + 2 there, and slot 1 while the next save writes v + 3 over v + 1. The reader then

@@ -149,7 +149,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for cookie attributes that are malformed or contradict each
+    /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each
     /// other.
     ///
     /// ```
@@ -169,7 +169,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the option that is out of its bounds.
+    /// [`ErrorKind::Config`] names the option that is out of its bounds.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
@@ -281,18 +281,18 @@ impl Sessions {
         &*self.context.store
     }
 
-    /// Ends every session of a user at once, on all devices and in every process: "log out everywhere", after a change of the
-    /// password, say. The session of `except`, which is usually that of the request, stays. Sessions whose login had returned
-    /// before this was called are ended, also those that a backup brings back later; a login that begins afterwards is not
-    /// affected.
+    /// Ends every session of a user at once, on all devices and in every process: "log out everywhere", after a change
+    /// of the password, say. The session of `except`, which is usually that of the request, stays. Sessions whose login
+    /// had returned before this was called are ended, also those that a backup brings back later; a login that begins
+    /// afterwards is not affected.
     ///
     /// It costs one synced write, whatever the number of sessions. No [`Event::Destroyed`] is observed for them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if `except` is not a stored, live session of the user (a login that is not
-    /// saved yet does not count): nothing was ended. Otherwise those of [`Store::delete_of`]; the sessions may still be alive,
-    /// so try again.
+    /// [`ErrorKind::Gone`] if `except` is not a stored, live session of the user (a login that is not saved yet does
+    /// not count): nothing was ended. Otherwise those of [`Store::delete_of`]; the sessions may still be alive, so try
+    /// again.
     ///
     /// ```
     /// use sessile::{Cookies, FileStore, Sessions};

@@ -1,9 +1,10 @@
 //! The digest by which a cut-off names a user: 16 bytes that show neither the name nor its length.
 //!
-//! A record keeps the digest of its user beside the user's name, so that a store compares 16 bytes, whatever the name is.
+//! A record keeps the digest of its user beside the user's name, so that a store compares 16 bytes, whatever the name
+//! is.
 
-/// The digest of a user: the first 16 bytes of the BLAKE3 hash of the name, keyed by these 32 bytes, so that it is no other
-/// hash of the same text.
+/// The digest of a user: the first 16 bytes of the BLAKE3 hash of the name, keyed by these 32 bytes, so that it is no
+/// other hash of the same text.
 const DOMAIN: [u8; 32] = *b"sessile: the digest of a user   ";
 
 /// The digest of a user; `None` for the empty name, which is no user's.

@@ -112,9 +112,9 @@ impl Session {
     }
 
     /// Makes this request passive: it uses its session without moving the deadline, whatever the
-    /// [`Renewal`](crate::Renewal), so that a page that polls does not keep a visitor logged in who has left. Call it at the
-    /// beginning of the handler of such a path. Changes are saved as always; a new expiry setting and a login set the
-    /// deadline.
+    /// [`Renewal`](crate::Renewal), so that a page that polls does not keep a visitor logged in who has left. Call it
+    /// at the beginning of the handler of such a path. Changes are saved as always; a new expiry setting and a login
+    /// set the deadline.
     ///
     /// ```
     /// use sessile::{Cookies, FileStore, Lifetime, Sessions};
@@ -139,8 +139,8 @@ impl Session {
         self.current().is_some_and(|current| self.candidates.contains(&current.token))
     }
 
-    /// Renews a session's times as this request may: a passive request moves nothing, and the first request of a visitor
-    /// does not end the first age.
+    /// Renews a session's times as this request may: a passive request moves nothing, and the first request of a
+    /// visitor does not end the first age.
     pub(super) fn renew_timing(&self, timing: &mut Timing, now: SystemTime) -> Renewed {
         if self.passive || timing.came_once && !self.has_returned() {
             return Renewed::No;

@@ -44,7 +44,8 @@ impl Session {
     pub(super) fn find(&self) -> Result<Option<&Current>> {
         if self.found.get().is_none() {
             let found = self.look_up()?;
-            // The cell is still empty, because `look_up` calls the store and the observer, and neither has this session.
+            // The cell is still empty, because `look_up` calls the store and the observer, and neither has this
+            // session.
             let _ = self.found.set(found);
         }
         Ok(self.current())

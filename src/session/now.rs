@@ -43,9 +43,10 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Type`](crate::ErrorKind::Type) if the entry holds another type;
-    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more, or a
-    /// rotation or login has moved it to another id, and no login is pending; [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics: nothing is
-    /// written, no lock is kept; otherwise the storage failed.
+    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more,
+    /// or a rotation or login has moved it to another id, and no login is pending;
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics: nothing is written, no lock is kept;
+    /// otherwise the storage failed.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

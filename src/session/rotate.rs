@@ -58,9 +58,9 @@ impl Session {
     /// limit starts again. If another user was logged in, that user's entries and expiry setting are dropped.
     ///
     /// If another request has ended or moved the session meanwhile, the login is not refused. Within the [grace
-    /// period](crate::Lifetime::grace) it goes on to the session's new id if that was rotated, and starts from a copy of
-    /// its entries if the same user was logged in (a login button pressed twice). Otherwise it makes a new session from
-    /// this request's changes and the entries that it had loaded, unless they were another user's.
+    /// period](crate::Lifetime::grace) it goes on to the session's new id if that was rotated, and starts from a copy
+    /// of its entries if the same user was logged in (a login button pressed twice). Otherwise it makes a new session
+    /// from this request's changes and the entries that it had loaded, unless they were another user's.
     ///
     /// # Errors
     ///
@@ -93,8 +93,8 @@ impl Session {
     }
 
     /// Logs a user in as [`login`](Self::login) does, and stores a short text about the device, for the user's list of
-    /// sessions. The text is stored as it is given, and cut to [`DEVICE_NOTE_BYTES_MAX`] bytes at a character, so that a long
-    /// `User-Agent` does not refuse a login. It comes from the visitor, so a page must escape it.
+    /// sessions. The text is stored as it is given, and cut to [`DEVICE_NOTE_BYTES_MAX`] bytes at a character, so that
+    /// a long `User-Agent` does not refuse a login. It comes from the visitor, so a page must escape it.
     ///
     /// # Errors
     ///
@@ -169,8 +169,8 @@ impl Session {
     }
 
     /// The first record of a new session. If a login's session is gone, the record starts from the entries that another
-    /// login of the same user has moved, or else from those that this request had loaded (a cart, say), unless they were
-    /// another user's.
+    /// login of the same user has moved, or else from those that this request had loaded (a cart, say), unless they
+    /// were another user's.
     pub(super) fn new_record(&self, now: SystemTime) -> Result<Record> {
         let empty = Record::new(now, now);
         let IdChange::Login(login) = &self.id_change else { return Ok(empty) };

@@ -18,12 +18,12 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Gone`] if changes wait to be saved, and the session was live when it was first read and was ended
-    /// meanwhile, or a rotation or login has moved it to another id within the [grace
-    /// period](crate::Lifetime::grace); not if a [`login`](Self::login) is among the changes. [`ErrorKind::Panicked`] if a function
-    /// given to [`update`](Self::update) panics on the value that is stored now; nothing is written then. Otherwise the
-    /// storage failed; the changes are kept, and `save` may be called again. The stored version is the old one, except
-    /// that after [`ErrorKind::DurabilityUnknown`] and [`ErrorKind::InvalidationFailed`] it may be the new one. A
-    /// second `save` then runs the functions of [`update`](Self::update) on the new version once more.
+    /// meanwhile, or a rotation or login has moved it to another id within the [grace period](crate::Lifetime::grace);
+    /// not if a [`login`](Self::login) is among the changes. [`ErrorKind::Panicked`] if a function given to
+    /// [`update`](Self::update) panics on the value that is stored now; nothing is written then. Otherwise the storage
+    /// failed; the changes are kept, and `save` may be called again. The stored version is the old one, except that
+    /// after [`ErrorKind::DurabilityUnknown`] and [`ErrorKind::InvalidationFailed`] it may be the new one. A second
+    /// `save` then runs the functions of [`update`](Self::update) on the new version once more.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

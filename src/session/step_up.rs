@@ -1,7 +1,7 @@
 //! The login of a session: its time, which is kept apart from activity, and its device.
 //!
-//! A program asks for a fresh login before something dangerous (a step-up): the time of the last login tells whether one is
-//! needed, however active the session has been since. OWASP ASVS 5.0, 7.5.1 and 7.5.3, ask for this.
+//! A program asks for a fresh login before something dangerous (a step-up): the time of the last login tells whether
+//! one is needed, however active the session has been since. OWASP ASVS 5.0, 7.5.1 and 7.5.3, ask for this.
 use super::Session;
 use crate::error::Result;
 use std::time::{Duration, SystemTime};

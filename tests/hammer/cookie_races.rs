@@ -1,10 +1,10 @@
-//! Three overlapping requests of one browser, in every order of their steps: sessions and cookie jar end as they should, but for
-//! what no server can mend.
+//! Three overlapping requests of one browser, in every order of their steps: sessions and cookie jar end as they
+//! should, but for what no server can mend.
 //!
-//! All orders together are as many as [`RUNS`]: the choices of three operations, with repetition, times the orders of their
-//! twelve steps, for an anonymous visitor and for one who is logged in. Rounds jump about among them, so that a short trial is a
-//! sample; a trial that is long enough takes each once, ends, and compares the counts with a table. (Some minutes of two cores,
-//! optimised.)
+//! All orders together are as many as [`RUNS`]: the choices of three operations, with repetition, times the orders of
+//! their twelve steps, for an anonymous visitor and for one who is logged in. Rounds jump about among them, so that a
+//! short trial is a sample; a trial that is long enough takes each once, ends, and compares the counts with a table.
+//! (Some minutes of two cores, optimised.)
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::support::memory_store::MemoryStore;

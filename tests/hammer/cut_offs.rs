@@ -1,6 +1,6 @@
-//! "Log out everywhere" beside processes that log in, rotate, save and load all the time, with warm caches: no session whose
-//! login had returned before is alive afterwards, in any process, nor is a successor of one; what begins afterwards lives, and
-//! so does the session that was excepted.
+//! "Log out everywhere" beside processes that log in, rotate, save and load all the time, with warm caches: no session
+//! whose login had returned before is alive afterwards, in any process, nor is a successor of one; what begins
+//! afterwards lives, and so does the session that was excepted.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::stage::{open, open_without_cache};

@@ -1,8 +1,8 @@
 //! The promises of every storage mode (see the header of `store`), as one suite that is run for each mode.
 //!
-//! A new mode adds one line to the list of [`store_contract`] and the line of its guarantees. A promise that
-//! a mode does not guarantee is not tested for it; the suite also checks that each mode keeps its guarantees. The promise
-//! of moved tokens has a file and a list of its own.
+//! A new mode adds one line to the list of [`store_contract`] and the line of its guarantees. A promise that a mode
+//! does not guarantee is not tested for it; the suite also checks that each mode keeps its guarantees. The promise of
+//! moved tokens has a file and a list of its own.
 mod moved;
 
 use crate::support::memory::{Stage, made_up_token, secs, start};

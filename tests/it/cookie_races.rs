@@ -1,9 +1,9 @@
-//! Two requests of one browser that overlap, in every order of their steps, and the five orders that showed what a server has to
-//! do about ids that a rotation or a login has replaced. Three requests are a trial in `tests/hammer`.
+//! Two requests of one browser that overlap, in every order of their steps, and the five orders that showed what a
+//! server has to do about ids that a rotation or a login has replaced. Three requests are a trial in `tests/hammer`.
 //!
-//! What remains are orders that no server can mend, because HTTP cannot say "unless the browser has something newer": a response
-//! that was right when it was finished arrives after a newer one, two logins are beside each other, or a login and a logout.
-//! `tests/support/overlaps.rs` names each kind.
+//! What remains are orders that no server can mend, because HTTP cannot say "unless the browser has something newer": a
+//! response that was right when it was finished arrives after a newer one, two logins are beside each other, or a login
+//! and a logout. `tests/support/overlaps.rs` names each kind.
 use crate::lifecycle::{entries, stored, stored_for};
 use crate::support::cookie_jar::Jar;
 use crate::support::memory::{Stage, on_every_storage, secs};

@@ -26,7 +26,9 @@ pub(crate) const WORKERS: &[(&str, Worker)] =
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn open(dir: &Path) -> FileStore {
-    FileStoreOptions::new().watch(false).cache_bytes(0).open(dir).unwrap()
+    // A cache in which no session fits: each load reads its file. (Without a cache it would also examine the log of
+    // cut-offs.)
+    FileStoreOptions::new().watch(false).cache_bytes(1).open(dir).unwrap()
 }
 
 /// Performs the operation of each line on one session, and reports the error, the result, or the session's

@@ -1,5 +1,5 @@
-//! Requests that bring an id which a rotation or a login has replaced: a page that was sent beside a login, a button that was
-//! pressed twice.
+//! Requests that bring an id which a rotation or a login has replaced: a page that was sent beside a login, a button
+//! that was pressed twice.
 use crate::lifecycle::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;

@@ -1,7 +1,7 @@
 //! Requests of one browser that overlap, in any order of their steps, and what is left of their promises.
 //!
-//! Each request is sent with the cookie that the browser has at that moment, reads its session, is finished, and its response
-//! reaches the browser. Nothing here depends on time: all that happens is within the grace period.
+//! Each request is sent with the cookie that the browser has at that moment, reads its session, is finished, and its
+//! response reaches the browser. Nothing here depends on time: all that happens is within the grace period.
 use sessile::{
     Clock, Cookies, ErrorKind, Headers, Lifetime, Lookup, Record, Renewal, Sessions, Store, Token, Visit,
 };
@@ -282,7 +282,7 @@ impl Outcome<'_> {
                     let record = self.site.record(id).expect("an acknowledged login is alive");
                     assert_eq!(record.user(), Some(request.user));
                 }
-                // An anonymous visitor's id is never that of somebody who is logged in.
+                // An anonymous visitor's id never opens the session of a logged-in user.
                 if self.begin.is_none() && self.site.is_logged_in(&self.first_id) {
                     self.findings.insert(Finding::IdFromBeforeALogin);
                 }

@@ -1,5 +1,5 @@
-//! `sessile show` and `sessile delete`: one session, by its id or by the digest of its id; and the end of all sessions of a user,
-//! or of all.
+//! `sessile show` and `sessile delete`: one session, by its id or by the digest of its id; and the end of all sessions
+//! of a user, or of all.
 use crate::args::{Delete, One};
 use crate::session_json::SessionJson;
 use crate::terminal::{json_line, json_pretty, plain, print, prompt, warn};

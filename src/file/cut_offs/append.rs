@@ -1,9 +1,10 @@
 //! Writing a cut-off: its entry is appended under the log's lock and synced, and then the counter moves.
 //!
-//! If a sync of the file failed, the log is written to a new file, because a second sync of the same one proves nothing (rule 4
-//! for crashes in [`design`](crate::_documentation::design)). The same happens when most entries are superseded. A new file has
-//! the flag "name unsynced" until a writer has synced its name: each writer that finds the flag syncs the name before it
-//! acknowledges its entry, because a power cut could give the name back to the older file.
+//! If a sync of the file failed, the log is written to a new file, because a second sync of the same one proves nothing
+//! (rule 4 for crashes in [`design`](crate::_documentation::design)). The same happens when most entries are
+//! superseded. A new file has the flag "name unsynced" until a writer has synced its name: each writer that finds the
+//! flag syncs the name before it acknowledges its entry, because a power cut could give the name back to the older
+//! file.
 use super::bytes::{Entry, FLAGS_AT, LINE, NAME_UNSYNCED, SYNC_FAILED};
 use super::log::Log;
 use super::{CutOffs, DAMAGED, MISSING};
@@ -21,7 +22,8 @@ use std::io;
 
 /// Appends to files that lost their name meanwhile, before the call fails. A backup is not restored twice in one call.
 const ATTEMPTS_MAX: u32 = 8;
-/// A log with fewer entries is not rewritten: 64 KiB. None is in proofs, whose runs share a log and must take the same steps.
+/// A log with fewer entries is not rewritten: 64 KiB. None is in proofs, whose runs share a log and must take the same
+/// steps.
 const ENTRIES_MIN: u64 = if cfg!(shuttle) {
     u64::MAX
 } else if cfg!(test) {
@@ -52,8 +54,8 @@ enum Written {
 }
 
 impl CutOffs {
-    /// Makes the log of a new store; an existing one is left alone. The caller syncs the root. No entry gets a number up to
-    /// `first`.
+    /// Makes the log of a new store; an existing one is left alone. The caller syncs the root. No entry gets a number
+    /// up to `first`.
     pub(in crate::file) fn make(root: &Root, first: u64) -> Result<()> {
         let made = match root.stat_cut_offs() {
             Ok(_) => return Ok(()),
@@ -71,9 +73,9 @@ impl CutOffs {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Gone`] if a cut-off has ended the excepted session; [`ErrorKind::Corrupt`] if the log is lost, unless all
-    /// sessions are to be ended; [`ErrorKind::Busy`]; those of the disk. After [`ErrorKind::DurabilityUnknown`] the sessions are
-    /// ended, and may be alive again after a power cut.
+    /// [`ErrorKind::Gone`] if a cut-off has ended the excepted session; [`ErrorKind::Corrupt`] if the log is lost,
+    /// unless all sessions are to be ended; [`ErrorKind::Busy`]; those of the disk. After
+    /// [`ErrorKind::DurabilityUnknown`] the sessions are ended, and may be alive again after a power cut.
     pub(in crate::file) fn append(
         &self,
         cut_off: &CutOff<'_>,
@@ -197,8 +199,8 @@ impl CutOffs {
         })
     }
 
-    /// Writes the log with the entry, and without those that are superseded, to a new file in the place of the old one. A log
-    /// that `is_lost` is left out.
+    /// Writes the log with the entry, and without those that are superseded, to a new file in the place of the old one.
+    /// A log that `is_lost` is left out.
     fn rewrite(&self, entry: Entry, is_lost: bool) -> Result<Written> {
         let mut log = Log::beginning_at(entry.number - 1);
         if !is_lost {

@@ -1,7 +1,7 @@
 //! The log in memory: the last cut-off of each user and of all, and what they mean for a session. Pure.
 //!
-//! Earlier cut-offs of a user, and those before the last one of all, say nothing more about any session, because a session's
-//! number is compared with the last ones. So [`compacted`](Log::compacted) leaves them out.
+//! Earlier cut-offs of a user, and those before the last one of all, say nothing more about any session, because a
+//! session's number is compared with the last ones. So [`compacted`](Log::compacted) leaves them out.
 use super::bytes::{Entry, LINE, Line, header, read_header};
 use crate::clock::micros;
 use crate::id::PublicId;
@@ -82,8 +82,8 @@ impl Log {
         }
     }
 
-    /// The number for a session that began, or whose user logged in, at the time that the record says: all cut-offs that count
-    /// for the session and happened later end it.
+    /// The number for a session that began, or whose user logged in, at the time that the record says: all cut-offs
+    /// that count for the session and happened later end it.
     pub(super) fn number_at_login(&self, record: &Record) -> u64 {
         let began = micros(record.login().at.unwrap_or(record.timing().created));
         let all = self.all.map(|all| (all.number, all.time));

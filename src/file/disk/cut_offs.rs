@@ -13,8 +13,8 @@ impl Root {
         Ok(call("open cut-offs", open)?.into())
     }
 
-    /// The metadata of the file that has the name of the log now. On a network file system the server is asked, because this
-    /// host may keep old metadata for a minute.
+    /// The metadata of the file that has the name of the log now. On a network file system the server is asked, because
+    /// this host may keep old metadata for a minute.
     pub(in crate::file) fn stat_cut_offs(&self) -> io::Result<Stat> {
         let stat = |flags| super::stat::stat(&self.fd, CUT_OFFS, flags);
         Ok(call("stat cut-offs", || {

@@ -3,8 +3,8 @@ use crate::sync::step;
 use rustix::io::Errno;
 use std::cell::RefCell;
 
-/// The look at the log of cut-offs, which a store without a cache takes at each operation. Only the plans that ask for it see
-/// it, so that others need not name it between all other calls.
+/// The look at the log of cut-offs, which a store without a cache takes at each operation. Only the plans that ask for
+/// it see it, so that others need not name it between all other calls.
 const LOOK: &str = "stat cut-offs";
 
 struct Plan {

@@ -1,4 +1,5 @@
-//! No order of a cut-off and other operations leaves an ended session alive, in the process of the cut-off or in another one.
+//! No order of a cut-off and other operations leaves an ended session alive, in the process of the cut-off or in
+//! another one.
 use super::*;
 use crate::file::read_cache::{Found, Key, Trust};
 use crate::store::{Rotation, Saved};
@@ -10,7 +11,7 @@ struct Run {
     /// Two sessions of ada, who had logged in, and one of no user.
     ada: Token,
     kept: Token,
-    nobody: Token,
+    anonymous: Token,
     /// Whether a cut-off has returned.
     is_cut: AtomicBool,
     /// The successors of `ada`.
@@ -48,7 +49,7 @@ const LOG_IN: Operation = |store, run| {
     let was_cut = run.is_cut.load(SeqCst);
     let mut change = |record: &mut Record| record.set_user("ada").map(|()| Verdict::Write);
     let how = Rotation::new(Durability::Relaxed).login("ada");
-    let Saved { token, .. } = store.rotate(&run.nobody, &mut change, &how).unwrap().unwrap();
+    let Saved { token, .. } = store.rotate(&run.anonymous, &mut change, &how).unwrap().unwrap();
     run.logged_in.lock().unwrap().push((token, was_cut));
 };
 /// Without a look at the counter.
@@ -77,7 +78,7 @@ fn model(operations: &'static [(usize, Operation)], excepts: bool) {
         let run = Arc::new(Run {
             ada: create("ada"),
             kept: create("ada"),
-            nobody: create(""),
+            anonymous: create(""),
             is_cut: AtomicBool::default(),
             rotated: Mutex::default(),
             logged_in: Mutex::default(),
@@ -103,7 +104,7 @@ fn model(operations: &'static [(usize, Operation)], excepts: bool) {
             assert!(later.all(|(token, _)| load(store, token).is_some()), "a later login is dead");
             assert_eq!(store.queues.len(), 0, "a queue is left");
         }
-        let all = [&run.ada, &run.kept, &run.nobody];
+        let all = [&run.ada, &run.kept, &run.anonymous];
         for token in all.into_iter().chain(rotated.iter()).chain(logged_in.iter().map(|(token, _)| token)) {
             stores[0].delete(token).unwrap();
         }

@@ -98,7 +98,7 @@ impl Part {
     }
 
     /// Replaces the counters. Entries with a stamp of the earlier ones are not trusted any more.
-    pub(super) fn heed(&mut self, counters: &Arc<Counters>) {
+    pub(super) fn set_counters(&mut self, counters: &Arc<Counters>) {
         if self.counters.number() != counters.number() {
             for position in 0..self.len() {
                 self.entries.at_mut(position).cached.marks.set(Marks::OF_COUNTERS, false);

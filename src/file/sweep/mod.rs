@@ -8,8 +8,8 @@
 //!    it is new or was lost, and the walk covers all shards; it also does so once after a cut-off of all sessions, and
 //!    if the user index is not complete (`users`).
 //! 2. **Due entries** are the sessions in buckets of the index whose time has come. A missing session is skipped, an
-//!    expired one removed, a renewed one inserted again, and a locked one left for the next pass. The mark of a moved id
-//!    is removed once its grace period is over.
+//!    expired one removed, a renewed one inserted again, and a locked one left for the next pass. The mark of a moved
+//!    id is removed once its grace period is over.
 //!
 //! Invariants:
 //!
@@ -168,8 +168,8 @@ impl Pass<'_> {
     fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
         let hour = micros(self.now) / BUCKET_MICROS;
         let last = marker.last_walk();
-        // After all sessions were ended, all shards are walked once. (Those of one user are removed when their shard is walked
-        // or they are due: a walk of all for each user would cost more than their files do.)
+        // After all sessions were ended, all shards are walked once. (Those of one user are removed when their shard is
+        // walked or they are due: a walk of all for each user would cost more than their files do.)
         let cut_off = self.store.coherence.last_cut_off_of_all().unwrap_or(0);
         let is_cut_off = cut_off > 0 && cut_off > marker.walked_cut_off();
         let is_full = self.options.full || is_cut_off || self.needs_user_walk(hour);

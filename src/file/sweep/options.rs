@@ -123,7 +123,8 @@ pub struct SweepReport {
     pub outcome: SweepOutcome,
     /// Session files that were read.
     pub examined: u64,
-    /// Sessions that were removed because they had expired or a cut-off had ended them, and damaged files that had been kept long enough.
+    /// Sessions that were removed because they had expired or a cut-off had ended them, and damaged files that had been
+    /// kept long enough.
     pub removed: u64,
     /// Sessions that a cut-off had ended, among those that were removed.
     pub cut_off: u64,

@@ -75,8 +75,8 @@ impl Pass<'_> {
         }
     }
 
-    /// The outcome for a file that is examined again at a later time. If it was due by the time at which this pass began,
-    /// the clock was set back since, and an entry with that time would be due in this pass again and again.
+    /// The outcome for a file that is examined again at a later time. If it was due by the time at which this pass
+    /// began, the clock was set back since, and an entry with that time would be due in this pass again and again.
     fn later(&self, time: SystemTime, outcome: impl FnOnce(SystemTime) -> EntryOutcome) -> EntryOutcome {
         if time <= self.now { EntryOutcome::Retry } else { outcome(time) }
     }

@@ -1,5 +1,5 @@
-//! Cut-offs: what they end and what they spare, in every store on the directory, beside every other operation, after every
-//! failing call and every kill, and with a log that is torn, damaged, lost, older or replaced.
+//! Cut-offs: what they end and what they spare, in every store on the directory, beside every other operation, after
+//! every failing call and every kill, and with a log that is torn, damaged, lost, older or replaced.
 use super::*;
 use crate::clock::Clock;
 use crate::event::Event;
@@ -104,10 +104,10 @@ fn save(store: &FileStore, token: &Token, verdict: Verdict) -> Option<Record> {
 fn a_cut_off_ends_the_sessions_of_its_user_in_every_store() {
     for by in 0..3 {
         let stores = Stores::new();
-        let [ada, also_ada, bob, nobody] =
+        let [ada, also_ada, bob, anonymous] =
             [of("ada"), of("ada"), of("bob"), record("old")].map(|record| stores.create(&record));
         stores.all[by].delete_of("ada", None).unwrap();
-        for (token, want) in [(&ada, false), (&also_ada, false), (&bob, true), (&nobody, true)] {
+        for (token, want) in [(&ada, false), (&also_ada, false), (&bob, true), (&anonymous, true)] {
             assert_eq!(stores.alive(token), [want; 3], "ended by store {by}");
             for store in &stores.all {
                 assert_eq!(save(store, token, Verdict::Keep).is_some(), want);
@@ -119,7 +119,7 @@ fn a_cut_off_ends_the_sessions_of_its_user_in_every_store() {
         assert!(!stores.all[1].delete(&ada).unwrap(), "none was there");
         // Those that begin afterwards live, also by a login of a session that is older.
         let later = stores.create(&of("ada"));
-        let logged_in = login(&stores.all[1], &nobody, "ada").unwrap();
+        let logged_in = login(&stores.all[1], &anonymous, "ada").unwrap();
         assert_eq!([stores.alive(&later), stores.alive(&logged_in)], [[true; 3]; 2]);
         stores.all[by].delete_all().unwrap();
         for token in [&later, &logged_in, &bob] {
@@ -358,8 +358,8 @@ fn a_torn_last_entry_is_ignored_and_cut_off() {
     }
 }
 
-/// A way to lose a log that has three entries: the reason that is reported, whether open stores notice (they read what they have
-/// not read yet), and the deed.
+/// A way to lose a log that has three entries: the reason that is reported, whether open stores notice (they read what
+/// they have not read yet), and the deed.
 type Loss = (&'static str, bool, fn(&Path));
 
 const LOSSES: [Loss; 6] = [
@@ -388,7 +388,7 @@ fn without_the_whole_log_no_session_with_a_user_is_found() {
     for (reason, is_noticed, lose) in LOSSES {
         for reopens in [!is_noticed, true] {
             let stores = Stores::new();
-            let [ada, nobody] = [of("ada"), record("old")].map(|record| stores.create(&record));
+            let [ada, anonymous] = [of("ada"), record("old")].map(|record| stores.create(&record));
             for user in ["bob", "eve", "mallory"] {
                 stores.all[0].delete_of(user, None).unwrap();
             }
@@ -396,7 +396,7 @@ fn without_the_whole_log_no_session_with_a_user_is_found() {
             lose(&stores.log());
             let stores = if reopens { Stores::in_dir(stores.dir) } else { stores };
             stores.look();
-            assert_eq!([stores.alive(&ada), stores.alive(&nobody)], [[false; 3], [true; 3]], "{reason}");
+            assert_eq!([stores.alive(&ada), stores.alive(&anonymous)], [[false; 3], [true; 3]], "{reason}");
             assert_eq!(stores.lost.load(Ordering::SeqCst), 3, "each store says so once");
             for store in &stores.all {
                 assert_eq!((save(store, &ada, Verdict::Keep), rotate(store, &ada)), (None, None));
@@ -419,13 +419,13 @@ fn without_the_whole_log_no_session_with_a_user_is_found() {
             // Restored.
             fs::write(stores.log(), &whole).unwrap();
             stores.look();
-            assert_eq!([stores.alive(&ada), stores.alive(&nobody)], [[true; 3]; 2], "{reason}");
+            assert_eq!([stores.alive(&ada), stores.alive(&anonymous)], [[true; 3]; 2], "{reason}");
             // Or all are ended.
             lose(&stores.log());
             let stores = if reopens { Stores::in_dir(stores.dir) } else { stores };
             stores.look();
             stores.all[1].delete_all().unwrap();
-            assert_eq!([stores.alive(&ada), stores.alive(&nobody)], [[false; 3]; 2], "{reason}");
+            assert_eq!([stores.alive(&ada), stores.alive(&anonymous)], [[false; 3]; 2], "{reason}");
             let again = stores.create(&of("ada"));
             stores.all[2].delete_of("ada", None).unwrap();
             assert_eq!(stores.alive(&again), [false; 3]);

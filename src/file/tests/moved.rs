@@ -136,8 +136,8 @@ fn the_name_of_a_grown_session_is_synced_before_its_mark() {
     assert!(is_known_as_synced(mark.unwrap()));
 }
 
-/// A rotation that is killed in any call, and then a logout by the old id: afterwards neither id is found, whatever cache is
-/// warm, and the mark is on the disk.
+/// A rotation that is killed in any call, and then a logout by the old id: afterwards neither id is found, whatever
+/// cache is warm, and the mark is on the disk.
 #[test]
 fn a_move_killed_in_any_call_is_whole_after_a_logout() {
     let mut seen = [0; 3];

@@ -40,16 +40,16 @@ pub(super) fn a_cut_off_ends_the_sessions_of_its_user_and_no_others(stage: &Stag
     let (store, second) = (&*stage.store, &*stage.second);
     let [ada, moved, bob] = ["ada", "ada", "bob"].map(|user| create(store, &of(user)));
     let moved = rotate(second, &moved).unwrap();
-    let nobody = create(store, &Record::new(start(), start() + HOUR));
-    assert!([&ada, &moved, &bob, &nobody].iter().all(|token| alive(stage, token)));
+    let anonymous = create(store, &Record::new(start(), start() + HOUR));
+    assert!([&ada, &moved, &bob, &anonymous].iter().all(|token| alive(stage, token)));
     second.delete_of("ada", None).unwrap();
-    assert_eq!([&ada, &moved, &bob, &nobody].map(|token| alive(stage, token)), [false, false, true, true]);
+    assert_eq!([&ada, &moved, &bob, &anonymous].map(|token| alive(stage, token)), [false, false, true, true]);
     assert!(update(store, &ada, |_| Ok(Verdict::Write)).unwrap().is_none());
     assert!(update(store, &ada, |_| Ok(Verdict::Keep)).unwrap().is_none());
     assert_eq!((rotate(store, &ada), login(store, &moved, "ada")), (None, None));
     assert!(!store.delete(&ada).unwrap(), "no live session was there");
     // Later ones live.
-    let [created, logged_in] = [create(store, &of("ada")), login(store, &nobody, "ada").unwrap()];
+    let [created, logged_in] = [create(store, &of("ada")), login(store, &anonymous, "ada").unwrap()];
     assert!(alive(stage, &created) && alive(stage, &logged_in));
     store.delete_all().unwrap();
     assert!([&created, &logged_in, &bob].iter().all(|token| !alive(stage, token)));
@@ -91,13 +91,13 @@ pub(super) fn an_update_or_a_mere_rotation_is_no_login(stage: &Stage) {
         record.set_login(Login { cut_off: u64::MAX, ..record.login() });
         Ok(Verdict::Write)
     };
-    let nobody = || create(store, &Record::new(start(), start() + HOUR));
-    let [by_update, by_rotation] = [nobody(), nobody()];
+    let anonymous = || create(store, &Record::new(start(), start() + HOUR));
+    let [by_update, by_rotation] = [anonymous(), anonymous()];
     update(store, &by_update, set).unwrap().unwrap();
     let how = Rotation::default();
     let by_rotation = store.rotate(&by_rotation, &mut { set }, &how).unwrap().unwrap().token;
     assert!(alive(stage, &by_update) && alive(stage, &by_rotation));
-    let older = nobody();
+    let older = anonymous();
     store.delete_of("ada", None).unwrap();
     update(store, &older, set).unwrap().unwrap();
     assert!([&by_update, &by_rotation, &older].iter().all(|token| !alive(stage, token)));

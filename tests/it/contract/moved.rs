@@ -371,23 +371,24 @@ fn no_more_than_32_successors_are_followed(stage: &Stage) {
     check_only(stage, &tokens, None);
 }
 
+/// Rotates a session again and again, from the barrier on, until it is ended or moved by another operation. Returns all
+/// its tokens, fewer than a logout or a login follows.
+fn rotated(stage: &Stage, first: &Token, barrier: &Barrier) -> Vec<Token> {
+    let mut tokens = vec![first.clone()];
+    barrier.wait();
+    while tokens.len() < 20 {
+        let Some(saved) = hop(&*stage.store, tokens.last().unwrap(), Rotate).unwrap() else { break };
+        tokens.push(saved.token);
+    }
+    tokens
+}
+
 fn a_logout_beside_rotations_leaves_no_live_session(stage: &Stage) {
     for round in 0..30 {
         let first = create(&*stage.store, &record(0));
         let barrier = Barrier::new(2);
         let tokens = std::thread::scope(|scope| {
-            let rotations = scope.spawn(|| {
-                let mut tokens = vec![first.clone()];
-                barrier.wait();
-                // Fewer than a logout follows.
-                while tokens.len() < 20 {
-                    let Some(saved) = hop(&*stage.store, tokens.last().unwrap(), Rotate).unwrap() else {
-                        break;
-                    };
-                    tokens.push(saved.token);
-                }
-                tokens
-            });
+            let rotations = scope.spawn(|| rotated(stage, &first, &barrier));
             barrier.wait();
             (0..round * 50).for_each(|_| std::hint::spin_loop());
             assert!(stage.second.delete(&first).unwrap(), "a live session was there throughout");
@@ -425,17 +426,7 @@ fn a_login_beside_rotations_is_never_absent(stage: &Stage) {
         let first = create(&*stage.store, &record(0));
         let barrier = Barrier::new(2);
         let (mut tokens, login) = std::thread::scope(|scope| {
-            let rotations = scope.spawn(|| {
-                let mut tokens = vec![first.clone()];
-                barrier.wait();
-                while tokens.len() < 20 {
-                    let Some(saved) = hop(&*stage.store, tokens.last().unwrap(), Rotate).unwrap() else {
-                        break;
-                    };
-                    tokens.push(saved.token);
-                }
-                tokens
-            });
+            let rotations = scope.spawn(|| rotated(stage, &first, &barrier));
             barrier.wait();
             (0..round * 50).for_each(|_| std::hint::spin_loop());
             let login = hop(&*stage.second, &first, Login).unwrap();

@@ -90,7 +90,7 @@ impl Fixture {
     pub(crate) fn try_sweep(&self, options: SweepOptions) -> Result<SweepReport> {
         let (sender, receiver) = mpsc::channel();
         let store = Arc::clone(&self.store);
-        thread::spawn(move || sender.send(store.sweep(&options.cpu_percent(100))));
+        thread::spawn(move || drop(sender.send(store.sweep(&options.cpu_percent(100)))));
         receiver.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no sweep was done in {LIMIT:?}"))
     }
 

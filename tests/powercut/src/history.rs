@@ -11,8 +11,8 @@
 //!    During a rotation the old life or the new one is owed, at every instant.
 //! 3. A life whose end was acknowledged is **never** found again, at any durability.
 //! 4. No version is found whose writing had not begun.
-//! 5. A cut-off ends every life of its user, also a successor whose rotation goes on beside it. If its process died, it may
-//!    take effect at any later time.
+//! 5. A cut-off ends every life of its user, also a successor whose rotation goes on beside it. If its process died, it
+//!    may take effect at any later time.
 use crate::log::{Event, Life, Micros, Note, Op, dies_with};
 use crate::operation::GRACE;
 use std::collections::{HashMap, HashSet};
