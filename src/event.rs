@@ -38,9 +38,9 @@ pub enum Event<'a> {
     /// are expected.
     NotFound(PublicId),
     /// A request presented an id that a rotation or a login had moved longer than the [grace
-    /// period](crate::Lifetime::grace) ago. Browsers drop such an id with the response of that request, unless it was
-    /// lost; so this may be a copy of a stolen cookie. The request found no session. Observed as long as the store
-    /// remembers the moved id; nothing is ended by it.
+    /// period](crate::Lifetime::grace) ago. Browsers drop such an id with the response of the login or rotation, unless
+    /// that was lost; so this may be a copy of a stolen cookie. The request found no session. Observed as long as the
+    /// store remembers the moved id; nothing is ended by it.
     Reused {
         /// The public id that the request presented.
         id: PublicId,

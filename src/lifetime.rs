@@ -79,10 +79,10 @@ impl Default for Lifetime {
     }
 }
 
+/// The longest grace period of a moved token.
+pub const GRACE_MAX: Duration = Duration::from_secs(600);
 /// The longest time that browsers keep a cookie.
 const BROWSER_KEEPS: Duration = Duration::from_secs(400 * 86_400);
-/// The longest grace period of a moved id.
-const GRACE_MAX: Duration = Duration::from_secs(600);
 /// The largest gain that a renewal waits for, so that a visitor who comes at least every 370 days keeps the cookie.
 const STEP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
@@ -199,7 +199,7 @@ impl Lifetime {
     /// the second visit, reads included, the session gets its age and the cookie is sent again.
     ///
     /// Applies to [`Expiry::Default`] and [`Expiry::BrowserClose`]; a duration or an instant that the program has set
-    /// stays. A change of this option applies to new sessions.
+    /// stays. A shorter first age applies at once, a longer one to new sessions.
     ///
     /// ```
     /// use sessile::Lifetime;
@@ -242,10 +242,10 @@ impl Lifetime {
     /// makes a session of its own, and if its response is the last to arrive, its cookie replaces that of the login; a
     /// logout finds nothing to end, and a second login leaves the session of the first alive.
     ///
-    /// With it, a moved id opens no session either, in no request. But a request that brings one reads no session, and
-    /// its changes are refused with [`ErrorKind::Gone`] (409; the next request has the new cookie). A
-    /// [`destroy`](crate::Session::destroy) and a [`login`](crate::Session::login) go on to the session that was
-    /// rotated. It should be longer than the slowest request, because a request that takes longer is a stranger again.
+    /// A moved id opens no session. A request that brings one reads none, and its changes are refused with
+    /// [`ErrorKind::Gone`] (409; the next request has the new cookie). A [`destroy`](crate::Session::destroy) and a
+    /// [`login`](crate::Session::login) go on to the session that was rotated. The grace period should be longer than
+    /// the slowest request, because a request that takes longer is a stranger again.
     ///
     /// ```
     /// use sessile::Lifetime;

@@ -34,6 +34,7 @@ pub use user_sessions::{Page, UserSession, UserSessions};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, Token};
+pub use crate::lifetime::GRACE_MAX;
 use crate::record::Record;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -108,8 +109,11 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Gone`] if `except` is not a live session of the user: nothing was ended. [`ErrorKind::Unsupported`]
-    /// if the store cannot do this. Otherwise the storage failed, and the sessions may still be alive; try again.
+    /// Nothing was ended after [`ErrorKind::Gone`] (`except` is not a live session of the user; perhaps another request
+    /// has just given it a new id), [`ErrorKind::Value`] (the user is empty), [`ErrorKind::Unsupported`] (the store
+    /// cannot do this) and [`ErrorKind::Busy`] (a lock was not free in time). After [`ErrorKind::DurabilityUnknown`]
+    /// the sessions are ended, and a power cut may bring them back. Otherwise the storage failed, and the sessions may
+    /// still be alive. Try again in each case but the first three.
     fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
         let _ = (user, except);
         Err(unsupported("end the sessions of a user"))
@@ -253,7 +257,8 @@ pub struct Rotation<'a> {
     pub durability: Durability,
     /// The user that is logged in by the change; `None` for a mere rotation of the id.
     pub login: Option<&'a str>,
-    /// How long the old token is known as moved; zero for not at all.
+    /// How long the old token is known as moved: at most [`GRACE_MAX`], a longer time counts as that; zero for not at
+    /// all.
     pub grace: Duration,
 }
 
@@ -337,6 +342,26 @@ pub struct Moved {
     pub by_login: bool,
     /// The end of the grace period. A store may forget the token from then on.
     pub until: SystemTime,
+}
+
+impl Moved {
+    /// Whether the grace period is not over. A period that ends later than any could, because the clock was set back,
+    /// is over.
+    ///
+    /// ```
+    /// use sessile::store::{GRACE_MAX, Moved};
+    /// use std::time::{Duration, UNIX_EPOCH};
+    /// let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    /// let id = sessile::SessionId::random()?.public_id();
+    /// let moved = Moved { id, by_login: false, until: now + Duration::from_secs(60) };
+    /// assert!(moved.is_within_grace(now) && !moved.is_within_grace(moved.until));
+    /// assert!(!moved.is_within_grace(now - GRACE_MAX), "the clock was set back");
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_within_grace(&self, now: SystemTime) -> bool {
+        self.until.duration_since(now).is_ok_and(|left| !left.is_zero() && left <= GRACE_MAX)
+    }
 }
 
 /// A record that was found.

@@ -101,7 +101,7 @@ impl FileStore {
                 {
                     self.remove(&self.open_shard(id)?, &locked)?;
                 }
-                LockResult::Moved(moved) if moved.view.mark.until <= self.now_micros() => {
+                LockResult::Moved(moved) if !moved.view.mark.is_within_grace(self.now_micros()) => {
                     self.remove_moved(&self.open_shard(id)?, &moved)?;
                 }
                 LockResult::Session(_) | LockResult::Moved(_) => return Ok(false),

@@ -103,7 +103,8 @@ impl FileStore {
             // Another writer has the lock for too long (a stopped process, say), or the file cannot be read. A logout
             // waits for neither.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
-                self.delete_unlocked(session, &id, &shard).map(|(was_there, mark)| next_hop(mark, was_there))
+                self.delete_unlocked(session, &id, &shard)
+                    .map(|(was_there, mark)| next_hop(mark, was_there && mark.is_none()))
             }
             // A foreign file is left alone: another kind of file, or the session of another version's format.
             Err(error) => return Err(error),
@@ -195,7 +196,8 @@ impl FileStore {
         let is_unsynced = marked == Marked::NotSynced;
         let state = if is_unsynced { dying.state.and(State::SYNC_FAILED) } else { dying.state };
         let dying = &Dying { state, ..*dying };
-        let is_ended = name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
+        // Beside a mark that is not on the disk, a tombstone would say that the mark is complete.
+        let is_ended = !is_unsynced && name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
         let ended = if is_ended && self.sync_tombstone(dying) {
             invalidate()?;
             self.remove_ended(dying)

@@ -197,8 +197,8 @@ impl Model {
 
     /// The session that a logout or a login finds by the token of this one.
     fn follow(&self, mut at: usize) -> usize {
-        while let Some(Mark { until, by_login: false, successor: Some(next) }) = self.sessions[at].mark
-            && until > self.clock.now()
+        while let Some(mark @ Mark { by_login: false, successor: Some(next), .. }) = self.sessions[at].mark
+            && mark.is_within_grace(self.clock.now())
         {
             at = next;
         }
@@ -292,6 +292,8 @@ impl Model {
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
             (Lookup::Live(live), Some(record)) => is_live(record) && live.record == *record,
             (Lookup::Absent(Absent::NotFound(_)), None) => true,
+            // A sweep may have removed the file of a session that a cut-off had ended before it expired.
+            (Lookup::Absent(Absent::NotFound(_)), Some(record)) => self.cut_offs.has_ended(record),
             (Lookup::Absent(Absent::Expired(_)), Some(record)) => !is_live(record),
             _ => false,
         });
@@ -310,7 +312,7 @@ impl Model {
         let Some(at) = self.index(at) else { return };
         let (id, mut record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
         record.set_cut_off(self.cut_offs.at_login(&record));
-        let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.until > self.clock.now());
+        let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.is_within_grace(self.clock.now()));
         let was_live = self.is_live(at) || is_marked;
         if self.is_behind && !was_live {
             // An end that failed may have left a name, which is in the way.
@@ -559,7 +561,7 @@ impl Model {
         let expired: Vec<_> = (0..self.sessions.len())
             .filter(|at| self.sessions[*at].record.as_ref().is_some_and(has_expired))
             .collect();
-        let is_over = |known: &Expected, now| known.mark.is_some_and(|mark| mark.until <= now);
+        let is_over = |known: &Expected, now| known.mark.is_some_and(|mark| !mark.is_within_grace(now));
         let report = self.perform(by, |store| store.sweep(&options));
         if let Ok(report) = &report {
             let most = if self.is_behind { usize::MAX } else { expired.len() + self.cut_offs.files };

@@ -17,15 +17,14 @@ use super::disk::{self, Directory};
 use super::session_lock::{Locked, MovedFile, SessionRef, write_tombstone};
 use super::slot::{self, MARK_LEN, Mark, State};
 use super::slots::View;
-use crate::clock::micros;
 use crate::error::Result;
 use crate::id::PublicId;
-use crate::store::{HOPS_MAX, Live, Rotation, Store};
+use crate::store::{GRACE_MAX, HOPS_MAX, Live, Rotation, Store};
 
 impl Mark {
     /// The mark of a rotation that happens now; `None` for one without a grace period.
     pub(super) fn of(how: &Rotation<'_>, successor: PublicId, now: u64) -> Option<Self> {
-        let grace = u64::try_from(how.grace.as_micros()).unwrap_or(u64::MAX);
+        let grace = u64::try_from(how.grace.min(GRACE_MAX).as_micros()).unwrap_or(u64::MAX);
         let until = now.saturating_add(grace);
         (grace > 0).then_some(Self { successor, until, by_login: how.login.is_some() })
     }
@@ -48,7 +47,7 @@ impl FileStore {
     /// The session to which a logout or a login goes on from a moved id: the successor by a mere rotation, within the
     /// grace period.
     pub(super) fn next_hop(&self, mark: &Mark) -> Option<PublicId> {
-        let follows = !mark.by_login && mark.until > micros(self.now());
+        let follows = !mark.by_login && mark.is_within_grace(self.now_micros());
         follows.then_some(mark.successor)
     }
 

@@ -89,7 +89,9 @@ impl FileStore {
         }
         // The successor needs no further check: a cut-off since then ends it by this number, as it ends the old
         // session.
-        record.set_cut_off(at_login.unwrap_or(cut_off));
+        // `at_login` was read before the lock was taken: a cut-off since then that excepts this session counts for its
+        // successor, too.
+        record.set_cut_off(at_login.map_or(cut_off, |at_login| at_login.max(cut_off)));
         let had = Extent::of(&locked.newest.record);
         let mark = Mark::of(how, successor.public_id(), self.now_micros());
         if let Some(mark) = &mark {

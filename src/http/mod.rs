@@ -291,8 +291,8 @@ impl Sessions {
     /// # Errors
     ///
     /// [`ErrorKind::Gone`] if `except` is not a stored, live session of the user (a login that is not saved yet does
-    /// not count): nothing was ended. Otherwise those of [`Store::delete_of`]; the sessions may still be alive, so try
-    /// again.
+    /// not count), or if another request has just given it a new id: nothing was ended. Otherwise those of
+    /// [`Store::delete_of`].
     ///
     /// ```
     /// use sessile::{Cookies, FileStore, Sessions};

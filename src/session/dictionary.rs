@@ -3,6 +3,7 @@
 use super::Session;
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::Record;
 use crate::value::{Value, ValueRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -221,8 +222,7 @@ impl Session {
     /// ```
     #[doc(alias = "keys")]
     pub fn names(&self) -> Result<Vec<String>> {
-        let current = self.load()?;
-        let names = self.delta.names(current.map(|current| current.record.entries()));
+        let names = self.delta.names(self.of_this_user(self.load()?).map(Record::entries));
         Ok(names.into_iter().filter(|name| !name.starts_with('_')).collect())
     }
 
@@ -357,8 +357,8 @@ impl Session {
 
     /// The handler's view of an entry; loads the session.
     pub(super) fn view(&self, name: &str) -> Result<Option<ValueRef<'_>>> {
-        let current = self.load()?;
-        Ok(self.delta.view(name, current.and_then(|current| current.record.entries().get(name))))
+        let stored = self.of_this_user(self.load()?);
+        Ok(self.delta.view(name, stored.and_then(|record| record.entries().get(name))))
     }
 
     /// An entry of the handler's view, with its name.
@@ -374,7 +374,7 @@ impl Session {
         let Some(max) = self.context.store.record_bytes_max().filter(|max| bytes > *max) else {
             return Ok(());
         };
-        let stored = self.load()?.map_or(0, |current| current.record.entries().value_bytes());
+        let stored = self.of_this_user(self.load()?).map_or(0, |record| record.entries().value_bytes());
         if stored >= bytes {
             return Ok(());
         }

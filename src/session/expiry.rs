@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::id::Token;
 use crate::lifetime::Renewed;
-use crate::record::{Expiry, Timing};
+use crate::record::{Expiry, Record, Timing};
 use crate::store::Verdict;
 use std::time::{Duration, SystemTime};
 
@@ -50,8 +50,8 @@ impl Session {
     /// ```
     #[doc(alias = "get_expire_at_browser_close")]
     pub fn expiry(&self) -> Result<Expiry> {
-        let current = self.load()?;
-        Ok(self.expiry.or(current.map(|current| current.record.timing().expiry)).unwrap_or_default())
+        let stored = self.of_this_user(self.load()?);
+        Ok(self.expiry.or(stored.map(Record::expiry)).unwrap_or_default())
     }
 
     /// The deadline of this session: the stored one, or an earlier one if the policy has become stricter since. For a
@@ -96,19 +96,20 @@ impl Session {
         Ok(self.deadline_at(now)?.duration_since(now).unwrap_or_default())
     }
 
+    /// The stored deadline, or the one that a save at `now` would store, as [`log_in`](Self::log_in) and `apply` do.
     fn deadline_at(&self, now: SystemTime) -> Result<SystemTime> {
         let lifetime = &self.context.lifetime;
-        let new = Timing { came_once: lifetime.comes_once(self.is_login_pending()), ..Timing::new(now, now) };
-        let stored = self.look()?.map(|current| current.record.timing());
-        Ok(match (stored, self.expiry) {
-            (Some(stored), expiry) if expiry.is_none_or(|expiry| expiry == stored.expiry) => {
-                lifetime.current_deadline(&stored)
-            }
-            (stored, expiry) => {
-                let timing = stored.map_or(new, |stored| Timing { touched: now, came_once: false, ..stored });
-                lifetime.deadline(&Timing { expiry: expiry.unwrap_or_default(), ..timing })
-            }
-        })
+        let stored = self.of_this_user(self.look()?).map(Record::timing);
+        let logs_in = self.is_login_pending();
+        let before =
+            stored.unwrap_or(Timing { came_once: lifetime.comes_once(false), ..Timing::new(now, now) });
+        let expiry = self.expiry.unwrap_or(before.expiry);
+        if stored.is_some() && !logs_in && expiry == before.expiry {
+            return Ok(lifetime.current_deadline(&before));
+        }
+        let created = if logs_in { now } else { before.created };
+        let came_once = before.came_once && !logs_in && !self.has_returned();
+        Ok(lifetime.deadline(&Timing { created, touched: now, came_once, expiry, ..before }))
     }
 
     /// Makes this request passive: it uses its session without moving the deadline, whatever the

@@ -80,24 +80,25 @@ impl Session {
                     }));
                 }
                 Lookup::Live(live) => self.context.observe(&Event::Expired(live.id)),
-                Lookup::Absent(absent) => self.note_absent(absent, token, &mut moved),
+                Lookup::Absent(absent) => {
+                    let is_moved = self.note_absent(absent, token);
+                    moved = moved.or(is_moved.then_some(token));
+                }
             }
         }
-        Ok(moved.map_or(Found::Nothing, |token: &Token| Found::Moved(token.clone())))
+        Ok(moved.cloned().map_or(Found::Nothing, Found::Moved))
     }
 
-    /// Reports why a token was not found. Keeps the first one that is moved; that is expected of a request beside a
-    /// login, and not reported.
+    /// Reports why a token was not found, unless it is moved within its grace period, which is expected of a request
+    /// beside a login. Returns whether it is.
     #[cold]
-    fn note_absent<'a>(&self, absent: Absent, token: &'a Token, moved: &mut Option<&'a Token>) {
+    fn note_absent(&self, absent: Absent, token: &Token) -> bool {
         match absent {
+            Absent::Moved(moved) if moved.is_within_grace(self.context.store.now()) => return true,
             Absent::Malformed => self.observe_malformed(),
             Absent::NotFound(id) => self.context.observe(&Event::NotFound(id)),
             Absent::Expired(id) => self.context.observe(&Event::Expired(id)),
             Absent::Damaged(id) => self.context.observe(&Event::Damaged(id)),
-            Absent::Moved(Moved { until, .. }) if self.context.store.now() < until => {
-                moved.get_or_insert(token);
-            }
             Absent::Moved(Moved { id, .. }) => {
                 // The user is for the log only, so a failure to find it is no failure of the request.
                 let successor = self.context.store.successor(token).ok().flatten();
@@ -105,5 +106,6 @@ impl Session {
                 self.context.observe(&Event::Reused { id, user });
             }
         }
+        false
     }
 }

@@ -1,5 +1,7 @@
 //! Login and rotation: both stay pending until the next save, which moves the session to a new id in the same step.
 use super::Session;
+use super::delta::LazyDelta;
+use super::found::Current;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{self, DEVICE_NOTE_BYTES_MAX, Expiry, Record, Timing};
 use crate::store::{Absent, Lookup};
@@ -84,11 +86,14 @@ impl Session {
             return Err(Error::new(ErrorKind::Value, "log in").with_reason(reason));
         }
         if self.user()?.is_some_and(|other| other != user) {
-            self.delta.clear();
-            self.expiry = None;
+            self.drop_changes_of_another_user(&user);
         }
         self.modified = true;
-        self.id_change = IdChange::Login(Login { user, device_note: None });
+        let device_note = match &mut self.id_change {
+            IdChange::Login(login) if login.user == user => login.device_note.take(),
+            _ => None,
+        };
+        self.id_change = IdChange::Login(Login { user, device_note });
         Ok(())
     }
 
@@ -148,6 +153,27 @@ impl Session {
         })
     }
 
+    /// The stored record as the handler sees it: none if another user than that of a pending login was logged in.
+    pub(super) fn of_this_user<'a>(&self, stored: Option<&'a Current>) -> Option<&'a Record> {
+        let record = &stored?.record;
+        match &self.id_change {
+            IdChange::Login(login) if record.user().is_some_and(|other| other != login.user) => None,
+            _ => Some(record),
+        }
+    }
+
+    /// Drops this request's changes, because a login of `user` takes the place of another user's.
+    fn drop_changes_of_another_user(&mut self, user: &str) {
+        self.expiry = None;
+        let stored = self.current().and_then(|current| current.record.user());
+        if stored.is_some_and(|stored| stored != user) {
+            // `of_this_user` hides the stored entries from now on, and the save drops them.
+            self.delta = LazyDelta::default();
+        } else {
+            self.delta.clear();
+        }
+    }
+
     /// Carries out a pending login on the record of a live session, before any other change of the request. The entries
     /// and the expiry setting of another user are dropped. Returns whether a login was pending.
     pub(super) fn log_in(&self, record: &mut Record, now: SystemTime) -> Result<bool> {
@@ -176,9 +202,8 @@ impl Session {
         let IdChange::Login(login) = &self.id_change else { return Ok(empty) };
         let mut record = empty;
         login.mark(&mut record, now)?;
-        let moved = self.moved_by_login_of(&login.user, now)?;
-        let lost = moved.as_ref().or_else(|| Some(&self.current()?.record));
-        let Some(lost) = lost.filter(|lost| lost.user().is_none_or(|other| other == login.user)) else {
+        let moved = self.successor_of_same_user(&login.user, now)?;
+        let Some(lost) = moved.as_ref().or_else(|| self.of_this_user(self.current())) else {
             return Ok(record);
         };
         let expiry = lost.timing().expiry;
@@ -192,11 +217,12 @@ impl Session {
         Ok(record)
     }
 
-    /// The record of the session that another request's login of the same user has moved within its grace period.
-    fn moved_by_login_of(&self, user: &str, now: SystemTime) -> Result<Option<Record>> {
+    /// The live session of the same user to which another request's login has moved this one's token within its grace
+    /// period. (A rotation alone leads here only if that session is not live any more, or is another user's.)
+    fn successor_of_same_user(&self, user: &str, now: SystemTime) -> Result<Option<Record>> {
         let Some(token) = self.moved().or_else(|| Some(&self.current()?.token)) else { return Ok(None) };
         match self.context.store.load(token)? {
-            Lookup::Absent(Absent::Moved(moved)) if now < moved.until => {}
+            Lookup::Absent(Absent::Moved(moved)) if moved.is_within_grace(now) => {}
             Lookup::Live(_) | Lookup::Absent(_) => return Ok(None),
         }
         let successor = self.context.store.successor(token)?.map(|live| live.record);

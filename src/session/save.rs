@@ -304,7 +304,7 @@ impl Session {
     /// pending login is not refused because its old session is gone: the result is `Ok`, and the caller creates a new
     /// session.
     pub(super) fn gone_unless_login(&mut self, operation: &'static str) -> Result<()> {
-        if matches!(self.id_change, IdChange::Login(_)) {
+        if self.is_login_pending() {
             return Ok(());
         }
         self.drop_cookie();

@@ -7,7 +7,8 @@ use crate::error::Result;
 use std::time::{Duration, SystemTime};
 
 impl Session {
-    /// The time of the last [`login`](Self::login), of the same user too; `None` if no user is logged in.
+    /// The time of the last [`login`](Self::login), of the same user too; `None` if no user is logged in, or if the
+    /// user was set by an import or by a change in the store without a login.
     ///
     /// # Errors
     ///

@@ -30,6 +30,7 @@ on_every_storage! {
     a_session_that_expires_between_load_and_save_is_gone,
     the_setting_the_deadline_and_the_remaining_time_can_be_read,
     the_deadline_that_is_read_is_the_one_that_a_save_stores,
+    the_deadline_that_is_read_is_the_one_that_a_login_or_a_first_visit_stores,
     the_remaining_time_comes_from_one_reading_of_the_clock,
     browser_close_keeps_the_servers_age,
     settings_beyond_all_bounds_are_stored_as_the_longest_life,
@@ -699,6 +700,68 @@ fn the_deadline_that_is_read_is_the_one_that_a_save_stores(stage: &Stage) {
                 session.save().unwrap();
                 assert_eq!(stage.record(&token).deadline(), promised, "{before:?}, then {after:?}");
                 assert_eq!(session.deadline().unwrap(), promised);
+            }
+        }
+    }
+}
+
+fn the_deadline_that_is_read_is_the_one_that_a_login_or_a_first_visit_stores(stage: &Stage) {
+    type Change = fn(&mut Session);
+    let changes: [(&str, Change); 6] = [
+        ("nothing", |_| ()),
+        ("login", |s| s.login("ada").unwrap()),
+        ("login of another user", |s| s.login("bob").unwrap()),
+        ("set_expiry", |s| s.set_expiry(Expiry::After(secs(7000)))),
+        ("login, set_expiry", |s| {
+            s.login("ada").unwrap();
+            s.set_expiry(Expiry::BrowserClose);
+        }),
+        ("insert", |s| s.insert("n", 2).unwrap()),
+    ];
+    let limits = Lifetime::new().idle_limit(secs(600)).absolute_limit(secs(2000));
+    let lifetimes =
+        [Lifetime::new(), limits.clone(), Lifetime::new().first_age(secs(60)), limits.first_age(secs(60))];
+    for (lifetime, (name, change)) in
+        lifetimes.iter().flat_map(|lifetime| changes.map(|change| (lifetime, change)))
+    {
+        for user in [None, Some("bob")] {
+            for before in [Expiry::Default, Expiry::After(secs(300))] {
+                let context = format!("{name}, {lifetime:?}, {user:?}, {before:?}");
+                stage.clock.set(start());
+                let mut session = stage.sessions_living(lifetime.clone()).session([]);
+                session.insert("n", 1).unwrap();
+                session.set_expiry(before);
+                if let Some(user) = user {
+                    session.login(user).unwrap();
+                }
+                // The first visit, saved twice in its request.
+                for _ in 0..2 {
+                    let promised = session.deadline().unwrap();
+                    session.save().unwrap();
+                    assert_eq!(
+                        stage.record(&session.token().unwrap().unwrap()).deadline(),
+                        promised,
+                        "{context}"
+                    );
+                    change(&mut session);
+                }
+                session.save().unwrap();
+                let token = session.token().unwrap().unwrap();
+                stage.clock.advance(secs(10));
+                // The second visit.
+                let mut session = presented(stage, lifetime, &token);
+                change(&mut session);
+                let promised = session.deadline().unwrap();
+                // The same setting again is no change of it.
+                let is_unchanged = ["nothing", "insert", "set_expiry"].contains(&name);
+                session.save().unwrap();
+                let token = session.token().unwrap().unwrap();
+                let stored = stage.record(&token).deadline();
+                // A save may renew the stored deadline besides.
+                assert!(
+                    stored == promised || is_unchanged && stored > promised,
+                    "{context}: {stored:?} {promised:?}"
+                );
             }
         }
     }

@@ -21,6 +21,10 @@ on_every_storage! {
     a_login_under_a_rotated_id_moves_the_session,
     a_login_beside_one_of_the_same_user_starts_from_a_copy,
     a_login_beside_one_of_another_user_takes_nothing_of_theirs,
+    a_login_pressed_twice_on_the_page_of_another_user_keeps_the_cart,
+    a_login_takes_no_copy_of_a_session_that_a_policy_has_ended,
+    of_two_moved_ids_a_login_goes_on_from_the_first,
+    a_login_under_a_rotated_id_may_end_its_session_and_cookie,
     a_login_whose_successor_has_ended_makes_a_new_session,
     a_login_under_a_moved_id_keeps_its_changes_if_it_fails,
     a_login_under_a_moved_id_that_expires_at_once_leaves_no_session,
@@ -292,6 +296,57 @@ fn a_login_beside_one_of_another_user_takes_nothing_of_theirs(stage: &Stage) {
     session.login("ada").unwrap();
     session.save().unwrap();
     assert_eq!(entries(stage, &token_of(&session)), json!({}), "a rotated session of bob's is ended");
+}
+
+fn a_login_pressed_twice_on_the_page_of_another_user_keeps_the_cart(stage: &Stage) {
+    for read_first in [true, false] {
+        let old = stored_for(stage, "bob", &json!({ "secret": 1 }));
+        let mut session = stage.sessions().session([old.clone()]);
+        if read_first {
+            assert_eq!(session.get("secret").unwrap(), Some(1));
+        }
+        elsewhere(&stage.others(), &old, |s| {
+            s.login("ada").unwrap();
+            s.insert("cart", 1).unwrap();
+        });
+        session.login("ada").unwrap();
+        session.insert("seen", 1).unwrap();
+        session.save().unwrap();
+        assert_eq!(entries(stage, &token_of(&session)), json!({ "cart": 1, "seen": 1 }), "{read_first}");
+    }
+}
+
+fn a_login_takes_no_copy_of_a_session_that_a_policy_has_ended(stage: &Stage) {
+    let (old, _) = moved(stage, &json!({ "cart": 1 }), |s| s.login("ada").unwrap());
+    stage.clock.advance(secs(30));
+    for (limit, expected) in [(secs(31), json!({ "cart": 1 })), (secs(30), json!({}))] {
+        let sessions = stage.sessions_living(Lifetime::new().absolute_limit(limit));
+        let mut session = sessions.session([old.clone()]);
+        session.login("ada").unwrap();
+        session.save().unwrap();
+        assert_eq!(entries(stage, &token_of(&session)), expected, "{limit:?}");
+    }
+}
+
+fn of_two_moved_ids_a_login_goes_on_from_the_first(stage: &Stage) {
+    let [first, second] = [1, 2].map(|n| moved(stage, &json!({ "n": n }), Session::rotate_id));
+    let mut session = stage.sessions().session([first.0, second.0]);
+    session.login("ada").unwrap();
+    session.save().unwrap();
+    assert_eq!(entries(stage, &token_of(&session)), json!({ "n": 1 }));
+    stage.check_absent(&first.1);
+    assert_eq!(entries(stage, &second.1), json!({ "n": 2 }));
+}
+
+fn a_login_under_a_rotated_id_may_end_its_session_and_cookie(stage: &Stage) {
+    let (old, new) = moved(stage, &json!({ "n": 1 }), Session::rotate_id);
+    let mut visit = visit(stage, &old);
+    visit.login("ada").unwrap();
+    visit.save().unwrap();
+    visit.set_expiry(Expiry::After(Duration::ZERO));
+    assert!(removes_the_cookie(&visit.finish(200).unwrap()), "the browser has a cookie of this session");
+    stage.check_absent(&new);
+    assert_eq!(stage.stored(), 0);
 }
 
 fn a_login_whose_successor_has_ended_makes_a_new_session(stage: &Stage) {

@@ -13,6 +13,7 @@ on_every_storage! {
     a_login_in_the_future_is_not_fresh,
     the_device_note_is_cut_at_a_character,
     a_device_note_stays_until_a_login_gives_another,
+    a_device_note_stays_if_the_login_is_repeated_in_its_request,
 }
 
 const FIVE_MINUTES: Duration = secs(300);
@@ -107,6 +108,19 @@ fn the_device_note_is_cut_at_a_character(stage: &Stage) {
         assert_eq!(session.device_note().unwrap(), kept, "pending");
         save(&mut session);
         assert_eq!(loaded(stage, &token_of(&session)).device_note().unwrap(), kept);
+    }
+}
+
+fn a_device_note_stays_if_the_login_is_repeated_in_its_request(stage: &Stage) {
+    for (users, note) in [(&["ada"][..], Some("the phone")), (&["bob"], None), (&["bob", "ada"], None)] {
+        let mut session = stage.sessions().session([]);
+        session.login_from("ada", "the phone").unwrap();
+        for user in users {
+            session.login(*user).unwrap();
+        }
+        assert_eq!(session.device_note().unwrap().as_deref(), note, "{users:?}");
+        save(&mut session);
+        assert_eq!(loaded(stage, &token_of(&session)).device_note().unwrap().as_deref(), note, "{users:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sessions in a map: the simplest thing that keeps the promises of [`Store`].
 use super::cut_offs::{CutOffs, with_number};
 use parking_lot::Mutex;
-use sessile::store::HOPS_MAX;
+use sessile::store::{GRACE_MAX, HOPS_MAX};
 use sessile::{
     Absent, Change, Clock, Durability, Error, ErrorKind, Guarantees, Live, Lookup, Moved, Page, PublicId,
     Record, Result, Rotation, Saved, SessionId, Store, Token, UserSession, UserSessions, Verdict,
@@ -63,7 +63,7 @@ impl Places {
 
     /// The last successor by rotations within their grace periods: the session that a login or a logout means.
     fn meant(&self, id: PublicId, now: SystemTime) -> Option<PublicId> {
-        self.follow(id, |by_login, until| !by_login && now < until)
+        self.follow(id, |by_login, until| !by_login && Moved { id, by_login, until }.is_within_grace(now))
     }
 
     fn insert_new(&mut self, record: Record) -> Result<Saved> {
@@ -142,7 +142,7 @@ impl Store for MemoryStore {
         let saved = places.insert_new(record)?;
         places.0.remove(&id);
         if !how.grace.is_zero() {
-            let until = now + how.grace;
+            let until = now + how.grace.min(GRACE_MAX);
             places.0.insert(id, Place::Moved { to: saved.live.id, by_login, until });
         }
         places.forget_moved(now);

@@ -3,6 +3,7 @@ use crate::clock::micros;
 use crate::file::expiry_index::bucket_of;
 use crate::id::{PublicId, Token};
 use crate::record::Record;
+use crate::store::GRACE_MAX;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
@@ -26,6 +27,12 @@ pub(super) struct Mark {
     pub(super) by_login: bool,
     /// The session that has the place of the id; `None` if a rotation failed after the mark.
     pub(super) successor: Option<usize>,
+}
+
+impl Mark {
+    pub(super) fn is_within_grace(&self, now: SystemTime) -> bool {
+        self.until > now && self.until <= now + GRACE_MAX
+    }
 }
 
 impl Expected {

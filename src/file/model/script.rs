@@ -131,7 +131,7 @@ impl From<[u8; 4]> for Step {
             }
             5 => Self::Keep { by, at },
             // A third of them without a grace period.
-            6 => Self::Rotate { by, at, grace: if a % 3 == 0 { 0 } else { a }, logs_in: b & 2 != 0 },
+            6 => Self::Rotate { by, at, grace: if a % 3 == 0 { 0 } else { a % 10 + 1 }, logs_in: b & 2 != 0 },
             7 => Self::Delete { by, at },
             8 => Self::Advance { minutes: a },
             // All shards are walked, which takes as long as many other lines.

@@ -15,7 +15,7 @@ use super::{
     STATE_AT, checksum, claim, claims_size, field, log2, put, verified,
 };
 use crate::id::PublicId;
-use crate::store::Moved;
+use crate::store::{GRACE_MAX, Moved};
 use std::time::{Duration, UNIX_EPOCH};
 
 const UNTIL_AT: usize = PREFIX_LEN + PublicId::LEN;
@@ -37,6 +37,11 @@ pub(in crate::file) struct Mark {
 }
 
 impl Mark {
+    /// Whether the grace period is not over at `now`, in microseconds since 1970.
+    pub(in crate::file) fn is_within_grace(self, now: u64) -> bool {
+        self.until > now && Duration::from_micros(self.until - now) <= GRACE_MAX
+    }
+
     /// The same as callers of the store learn it: without the successor.
     pub(in crate::file) fn to_moved(self, id: PublicId) -> Moved {
         let until = UNIX_EPOCH + Duration::from_micros(self.until);

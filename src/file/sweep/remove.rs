@@ -1,6 +1,5 @@
 //! Single files: reads expired sessions and leftovers again under their lock, removes them, and counts them.
 use super::{EntryOutcome, Pass};
-use crate::clock::micros;
 use crate::error::{ErrorKind, Result};
 use crate::file::coherence::Cause;
 use crate::file::disk::{self, Access, Directory};
@@ -63,7 +62,7 @@ impl Pass<'_> {
             }
             LockResult::Moved(moved) => {
                 let until = moved.view.mark.to_moved(id).until;
-                if moved.view.mark.until > self.store.now_micros() {
+                if moved.view.mark.is_within_grace(self.store.now_micros()) {
                     return Ok(self.later(until, EntryOutcome::Moved));
                 }
                 if self.store.remove_moved(shard, &moved)? {
@@ -113,7 +112,7 @@ impl Pass<'_> {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;
             }
-            Content::Moved(moved) if micros(moved.until) > self.store.now_micros() => {
+            Content::Moved(moved) if moved.is_within_grace(self.store.options.clock.now()) => {
                 return Ok(EntryOutcome::Moved(moved.until));
             }
             Content::Moved(_) => self.count_moved(file.bytes),

@@ -232,6 +232,42 @@ fn a_cut_off_in_any_call_of_any_operation_ends_what_it_must() {
     }
 }
 
+#[test]
+fn a_cut_off_that_excepts_a_session_spares_its_login_in_any_call() {
+    let stores = Stores::new();
+    let impatient = FileStoreOptions::new().watch(false).lock_wait(Duration::from_millis(1));
+    let cutter = Arc::new(impatient.open(stores.dir.path()).unwrap());
+    for by in 0..3 {
+        let mut done = 0;
+        for call in 0.. {
+            let [kept, other] = [of("ada"), of("ada")].map(|record| stores.create(&record));
+            let (cutter, excepted, report) = (Arc::clone(&cutter), kept.clone(), Arc::new(Mutex::new(None)));
+            let reported = Arc::clone(&report);
+            let cut = move |n, _: &str| {
+                if n == call {
+                    let (cutter, kept) = (Arc::clone(&cutter), excepted.clone());
+                    let cut = thread::spawn(move || cutter.delete_of("ada", Some(&kept))).join().unwrap();
+                    *reported.lock().unwrap() = Some(cut);
+                }
+                None
+            };
+            let (made, calls) = during_with_looks(cut, || login(&stores.all[by], &kept, "ada"));
+            let Some(cut) = report.lock().unwrap().take() else { break };
+            let context = format!("store {by}, in call {call} of {calls:?}: {cut:?}");
+            let is_refused = |kind| matches!(kind, ErrorKind::Busy | ErrorKind::Gone);
+            assert!(cut.as_ref().is_ok() || is_refused(cut.as_ref().unwrap_err().kind()), "{context}");
+            done += usize::from(cut.is_ok());
+            assert_eq!(stores.alive(&made.unwrap()), [true; 3], "{context}");
+            assert_eq!(
+                [stores.alive(&kept), stores.alive(&other)],
+                [[false; 3], [cut.is_err(); 3]],
+                "{context}"
+            );
+        }
+        assert!(done > 0, "no cut-off came before the lock");
+    }
+}
+
 /// The other side: every operation in any call of a cut-off.
 #[test]
 fn any_operation_in_any_call_of_a_cut_off_ends_well() {

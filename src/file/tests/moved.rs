@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::file::SweepOptions;
 use crate::file::slot::{self, Mark, PREFIX_LEN, State};
 use crate::id::PublicId;
+use crate::store::GRACE_MAX;
 use std::time::UNIX_EPOCH;
 
 const GRACE: Duration = Duration::from_secs(3600);
@@ -109,6 +110,28 @@ fn a_mark_that_cannot_be_written_or_synced_ends_the_old_id() {
         during(|_, _| None, || rotate(&fixture.store, &session, &Rotation::default().grace(GRACE)));
     moved.unwrap().unwrap();
     assert!(calls.contains(&"rename") && !fixture.path(&session).exists(), "{calls:?}");
+}
+
+/// A tombstone beside the mark would say that the mark is on the disk.
+#[test]
+fn a_mark_that_may_not_be_on_the_disk_has_no_tombstone_beside_it() {
+    let fixture = Fixture::new();
+    let session = fixture.session(true);
+    let mut mark_sync = fail_nth("sync file", MARK_SYNC);
+    let mut name = fail_nth("rename", 0);
+    let (moved, calls) = during(
+        move |n, call| mark_sync(n, call).or_else(|| name(n, call)),
+        || rotate(&fixture.store, &session, &Rotation::default().grace(GRACE)),
+    );
+    assert_eq!(moved.unwrap_err().kind(), ErrorKind::DurabilityUnknown, "{calls:?}");
+    assert_eq!(magics(&fixture, &session), ["MOVE", "SESS"]);
+    assert!(fixture.is_moved(&session));
+    let (ended, calls) = during(|_, _| None, || end(&fixture.store, &session));
+    assert!(
+        calls.contains(&"sync file") && !ended,
+        "the rotation has failed, so no session is there: {calls:?}"
+    );
+    assert_eq!(magics(&fixture, &session), COMPLETE);
 }
 
 /// The shard's sync keeps a power cut from giving the name to the smaller file.
@@ -226,8 +249,9 @@ fn a_logout_by_a_moved_id_waits_for_no_stopped_process() {
         let successor = rotate(&fixture.store, &session, &how).unwrap().unwrap();
         let file = fs::File::options().read(true).write(true).open(fixture.path(&session)).unwrap();
         let stopped = LockedFile::acquire(file, Instant::now()).unwrap().unwrap();
-        end(&fixture.store, &session);
+        let ended = end(&fixture.store, &session);
         drop(stopped);
+        assert_eq!(ended, !login, "a live session was there");
         assert_eq!(fixture.text(&successor).is_some(), login, "a logout does not go on from a login");
         assert!(!fixture.path(&session).exists());
     }
@@ -351,13 +375,16 @@ fn a_mark_that_the_index_lost_is_found_by_the_walk() {
 fn a_mark_that_outlives_the_sessions_deadline_is_filed_again() {
     let (fixture, clock, begin) = clocked();
     let session = SessionId::random().unwrap();
+    // Near the end of an hour, so that the grace period ends in the next one.
+    let begin = begin + 54 * MINUTE;
+    clock.set(begin);
     let record = Record::new(begin, begin + MINUTE);
     fixture.store.create_file(SessionRef::Id(&session), record, false).unwrap();
-    rotate(&fixture.store, &session, &Rotation::default().grace(5 * GRACE)).unwrap().unwrap();
-    for (hours, moved) in [(0, 0), (1, 0), (4, 0), (5, 1)] {
-        clock.set(begin + hours * GRACE + if hours == 0 { MINUTE } else { Duration::ZERO });
+    rotate(&fixture.store, &session, &Rotation::default().grace(GRACE_MAX)).unwrap().unwrap();
+    for (minutes, moved) in [(1, 0), (6, 0), (9, 0), (10, 1)] {
+        clock.set(begin + minutes * MINUTE);
         let report = fixture.store.sweep(&unrested()).unwrap();
-        assert_eq!((report.moved, report.failed), (moved, 0), "{hours}: {report:?}");
+        assert_eq!((report.moved, report.failed), (moved, 0), "{minutes}: {report:?}");
     }
     assert!(!fixture.path(&session).exists());
 }
@@ -388,6 +415,23 @@ fn a_sweep_completes_the_mark_of_a_killed_rotation_first() {
         calls.into_iter().filter(|call| ["sync file", "invalidate", "unlink"].contains(call)).collect();
     assert_eq!(order, ["sync file", "invalidate", "unlink"]);
     assert_eq!(served(&warm, &session), None);
+}
+
+/// A clock that was set back makes no mark last for years.
+#[test]
+fn a_mark_from_the_future_is_over() {
+    let (fixture, clock, begin) = clocked();
+    let (session, successor) = moved_at(&fixture, begin);
+    clock.set(begin - Duration::from_secs(365 * 86_400));
+    let found = fixture.store.load(&session.to_token()).unwrap();
+    let Lookup::Absent(Absent::Moved(moved)) = found else { panic!("it is {found:?}") };
+    assert!(!moved.is_within_grace(clock.now()) && moved.is_within_grace(begin));
+    assert!(!end(&fixture.store, &session));
+    let login = Rotation::default().grace(GRACE).login("ada");
+    assert!(rotate(&fixture.store, &session, &login).unwrap().is_none());
+    assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().moved, 1);
+    assert!(!fixture.path(&session).exists());
+    assert!(fixture.path(&successor).exists());
 }
 
 #[test]

@@ -42,7 +42,16 @@ pub(super) fn a_cut_off_ends_the_sessions_of_its_user_and_no_others(stage: &Stag
     let moved = rotate(second, &moved).unwrap();
     let anonymous = create(store, &Record::new(start(), start() + HOUR));
     assert!([&ada, &moved, &bob, &anonymous].iter().all(|token| alive(stage, token)));
+    let grace = Rotation::default().grace(HOUR);
+    let before = create(store, &of("ada"));
+    let logged_in =
+        second.rotate(&before, &mut |_| Ok(Verdict::Keep), &grace.login("ada")).unwrap().unwrap().token;
+    assert!(alive(stage, &logged_in) && store.successor(&before).unwrap().is_some());
     second.delete_of("ada", None).unwrap();
+    assert!(!alive(stage, &logged_in));
+    for opened in [store, second] {
+        assert!(opened.successor(&before).unwrap().is_none(), "its entries are copied into no later login");
+    }
     assert_eq!([&ada, &moved, &bob, &anonymous].map(|token| alive(stage, token)), [false, false, true, true]);
     assert!(update(store, &ada, |_| Ok(Verdict::Write)).unwrap().is_none());
     assert!(update(store, &ada, |_| Ok(Verdict::Keep)).unwrap().is_none());

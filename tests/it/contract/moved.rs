@@ -3,7 +3,7 @@
 //! A storage mode that knows moved tokens has a line in the list of [`moved_contract`].
 use super::{absent, add_one, check_nothing_to_change, create, n, record, refuse, update};
 use crate::support::memory::{Stage, made_up_token, secs, start};
-use sessile::store::HOPS_MAX;
+use sessile::store::{GRACE_MAX, HOPS_MAX};
 use sessile::{
     Absent, Durability, Live, Moved, PublicId, Record, Result, Rotation, Saved, Store, Timing, Token, Verdict,
 };
@@ -20,6 +20,7 @@ macro_rules! moved_contract {
                 a_moved_token_says_until_when_and_whether_by_a_login,
                 a_moved_token_may_be_forgotten_after_its_grace_period,
                 without_a_grace_period_a_token_is_not_known_as_moved,
+                a_grace_period_is_no_longer_than_the_longest,
                 a_moved_token_opens_nothing,
                 a_rotation_that_does_not_happen_moves_no_token,
                 a_login_moves_the_last_successor_of_rotations,
@@ -162,6 +163,14 @@ fn without_a_grace_period_a_token_is_not_known_as_moved(stage: &Stage) {
         assert!(!stage.store.delete(&old).unwrap());
         assert_eq!(successor(&*stage.store, &old), None);
         check_only(stage, &[old, new.clone()], Some((&new, 1)));
+    }
+}
+
+fn a_grace_period_is_no_longer_than_the_longest(stage: &Stage) {
+    for grace in [GRACE_MAX, GRACE_MAX + INSTANT, Duration::MAX] {
+        let old = create(&*stage.store, &record(0));
+        stage.store.rotate(&old, &mut add_one, &how(Rotate, grace)).unwrap().unwrap();
+        check_moved(stage, &old, Rotate, start() + GRACE_MAX);
     }
 }
 
