@@ -33,18 +33,19 @@ impl FileStore {
         record: Record,
         power_safe: bool,
     ) -> Result<Live> {
-        self.create_beside(session, record, power_safe, None)
+        self.create_beside(session, record, power_safe, None).map(|(live, _)| live)
     }
 
     /// Creates a session file. For the successor of a session, `had` is the extent of that session; limits then
-    /// refuse only growth beyond it.
+    /// refuse only growth beyond it. The user index counts the session's creation as under way until the insertion is
+    /// dropped.
     pub(super) fn create_beside(
         &self,
         session: SessionRef<'_>,
         record: Record,
         power_safe: bool,
         had: Option<Extent>,
-    ) -> Result<Live> {
+    ) -> Result<(Live, Option<Insertion<'_>>)> {
         self.queues.check_process()?;
         self.check_may_write()?;
         let id = session.public_id();
@@ -60,7 +61,7 @@ impl FileStore {
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
         // The shard is opened before any change, because opening it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        let _listed = self.insert_in_indexes(entry, &record);
+        let listed = self.insert_in_indexes(entry, &record);
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is gone, and perhaps the whole store; `open_shard` then recreates the store.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -102,7 +103,7 @@ impl FileStore {
         session.session_id().inspect(|session| {
             self.coherence.remember(session, Fresh::new(record.clone(), id, version, stamp, read_at));
         });
-        Ok(Live { record, id })
+        Ok((Live { record, id }, listed))
     }
 
     /// Inserts a session in the indexes, before its file is made.

@@ -65,8 +65,11 @@ impl FileStore {
     /// An id without a session costs lookups only: no write, no lock, no sync. From an id that a rotation has moved,
     /// the way goes on to the session that has its place, within the grace period.
     pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<bool> {
-        let deadline = Instant::now() + self.options.lock_wait;
-        let mut session = session;
+        self.delete_until(session, Instant::now() + self.options.lock_wait)
+    }
+
+    /// [`delete_file`](Self::delete_file) that waits for locks until the deadline.
+    pub(super) fn delete_until(&self, mut session: SessionRef<'_>, deadline: Instant) -> Result<bool> {
         for _ in 0..=HOPS_MAX {
             match self.delete_under(session, deadline)? {
                 Deletion::Done(was_live) => return Ok(was_live),

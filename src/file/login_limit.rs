@@ -1,11 +1,22 @@
 //! The limit on the live sessions of a user, at login.
 //!
-//! A login of a store with a limit has the turn of its user from the count to the creation of its session: a lock among all
-//! threads and processes, taken before any session's lock. So no two logins count the same sessions. Sessions of the user
-//! that rotate meanwhile are counted once each (`live_sessions`).
+//! A login of a store with a limit:
 //!
-//! - A login of a store without a limit, and a session without a user, take no such lock.
+//! 1. takes the turn of its user, a lock among all threads and processes, and keeps it until its session is created. So no
+//!    two logins count the same sessions.
+//! 2. counts the live sessions of the user while the bucket of the user index is locked exclusively. Each rotation holds
+//!    the bucket's shared lock from the entry of the new session to the end of the old one. So none is under way, and
+//!    each session is counted once. The sessions are read without their locks, because a rotation that waits for the
+//!    bucket holds one.
+//! 3. without the bucket's lock, ends the oldest sessions, if that is the policy. If one of them was not there any more,
+//!    because it was rotated after the count, the login counts again.
+//!
+//! - A login of a store without a limit, and a session without a user, take neither lock.
 //! - The session that the login itself moves does not count.
+//! - Steps 1 to 3 together wait for locks no longer than the lock limit of the store; then the login is refused with
+//!   `Busy`, or, in step 3, the session is ended without its lock. The walk of a store whose index is not complete is no
+//!   wait, and not limited.
+//! - A removal of `run/users` during a login voids its locks.
 use super::FileStore;
 use super::disk::{self, Access};
 use super::flock::LockedFile;
@@ -13,7 +24,7 @@ use super::layout::{USERS, login_lock_name};
 use super::options::AtLimit;
 use super::queue::{Turn, busy};
 use super::scan::Content;
-use super::session_lock::{LockResult, SessionRef};
+use super::session_lock::SessionRef;
 use super::user_index::{self, Digest, Entry, bucket_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
@@ -32,9 +43,19 @@ pub(super) struct LoginTurn<'a> {
     _turn: Turn<'a>,
 }
 
+/// The result of a count.
+enum Count {
+    /// The user's live sessions, without the one that the login moves.
+    Others(Vec<Live>),
+    /// The session that the login moves is not live.
+    NothingToMove,
+    /// The index is not complete, so sessions may be missing from it.
+    Incomplete,
+}
+
 impl FileStore {
     /// Waits for the turn of a user's login, and makes room for its session, which is created while the turn is kept.
-    /// `moves` is the session that the login moves, which does not count.
+    /// `moves` is the session that the login moves. If that is not live, the login moves nothing, and so ends nothing.
     ///
     /// # Errors
     ///
@@ -50,56 +71,50 @@ impl FileStore {
         };
         self.queues.check_process()?;
         self.check_may_write()?;
-        let turn = self.login_turn(&digest)?;
-        let mut live = Vec::new();
-        for locked in [false, true] {
-            if !locked || live.len() >= limit {
-                let Some(counted) = self.other_sessions(user, &digest, moves, locked)? else {
-                    return Ok(None);
-                };
-                live = counted;
+        let mut deadline = Instant::now() + self.options.lock_wait;
+        let turn = self.login_turn(&digest, deadline)?;
+        let mut walked = None;
+        loop {
+            match self.count(user, &digest, moves, walked.as_ref(), deadline)? {
+                Count::NothingToMove => return Ok(None),
+                Count::Incomplete => {
+                    walked = self.walk_for(&digest, deadline)?;
+                    deadline = Instant::now() + self.options.lock_wait;
+                }
+                Count::Others(live) if live.len() < limit => return Ok(Some(turn)),
+                Count::Others(live) if at_limit == AtLimit::Refuse => {
+                    let reason = format!("the user has {} sessions, where the limit is {limit}", live.len());
+                    return Err(Error::new(ErrorKind::TooManySessions, OPERATION).with_reason(reason));
+                }
+                Count::Others(live) => {
+                    if self.end_oldest(live, limit, deadline)? {
+                        return Ok(Some(turn));
+                    }
+                    if Instant::now() > deadline {
+                        return Err(busy());
+                    }
+                }
             }
         }
-        if live.len() >= limit && at_limit == AtLimit::Refuse {
-            let reason = format!("the user has {} sessions, where the limit is {limit}", live.len());
-            return Err(Error::new(ErrorKind::TooManySessions, OPERATION).with_reason(reason));
-        }
-        // A session without the time of its login began with it.
-        live.sort_by_key(|live| (live.record.login().at.unwrap_or(live.record.timing().created), live.id));
-        let surplus = (live.len() + 1).saturating_sub(limit);
-        for oldest in &live[..surplus] {
-            self.delete_file(SessionRef::PublicId(oldest.id))?;
-        }
-        Ok(Some(turn))
     }
 
-    /// The live sessions of a user, without the one that the login moves; `None` if that is not live, because the login
-    /// then moves nothing, and must end nothing either.
-    fn other_sessions(
-        &self,
-        user: &str,
-        digest: &Digest,
-        moves: Option<&SessionId>,
-        locked: bool,
-    ) -> Result<Option<Vec<Live>>> {
-        let Some(session) = moves else { return self.live_sessions(user, digest, None, locked).map(Some) };
-        let deadline = Instant::now() + self.options.lock_wait;
-        while Instant::now() <= deadline {
-            let Some(meant) = self.session_meant(session.public_id())? else { return Ok(None) };
-            let live = self.live_sessions(user, digest, Some(meant), locked)?;
-            // If it was rotated during the count, its successor may have been counted.
-            if self.session_meant(session.public_id())? == Some(meant) {
-                return Ok(Some(live));
-            }
+    /// Ends the sessions with the oldest logins, so that one more is within the limit. Returns whether all of them were
+    /// there.
+    fn end_oldest(&self, mut live: Vec<Live>, limit: usize, deadline: Instant) -> Result<bool> {
+        // A session without the time of its login began with it.
+        live.sort_by_key(|live| (live.record.login().at.unwrap_or(live.record.timing().created), live.id));
+        let surplus = live.len() + 1 - limit;
+        let mut were_there = true;
+        for oldest in &live[..surplus] {
+            were_there &= self.delete_until(SessionRef::PublicId(oldest.id), deadline)?;
         }
-        Err(busy())
+        Ok(were_there)
     }
 
     /// Waits for the turn of a user's login. There are 256 locks, so some users share one.
-    fn login_turn(&self, digest: &Digest) -> Result<LoginTurn<'_>> {
+    fn login_turn(&self, digest: &Digest, deadline: Instant) -> Result<LoginTurn<'_>> {
         let name = login_lock_name(digest[15]);
         let error = |error| self.root.error_at("lock the logins of a user", USERS, error);
-        let deadline = Instant::now() + self.options.lock_wait;
         let turn = self.queues.turn(&PublicId::digest(name.as_bytes()), deadline)?;
         loop {
             let directory = match self.root.open_directory(USERS) {
@@ -120,78 +135,47 @@ impl FileStore {
         }
     }
 
-    /// The live sessions of a user, without the one of `except`.
-    ///
-    /// A rotation appends its successor's entry, creates the successor, and then ends the old session. So a session can
-    /// be missed only if its successor's entry was appended during the count, or if the successor was read before it was
-    /// created. The count is repeated if a further entry, or a session that was absent, is there after it. With `locked`,
-    /// no session is counted twice either: a rotation that had appended its entry has ended when the old session's lock
-    /// is free, and the entry of one that begins later is a further one.
-    fn live_sessions(
+    /// Counts the live sessions of a user at one instant: those that the index lists, and those of `walked`.
+    fn count(
         &self,
         user: &str,
         digest: &Digest,
-        except: Option<PublicId>,
-        locked: bool,
-    ) -> Result<Vec<Live>> {
-        let mut listed = self.listed_or_walked(digest)?;
-        // Each repetition means that one of them was rotated, or that the user logged in where no limit is set.
-        let deadline = Instant::now() + self.options.lock_wait;
-        while Instant::now() <= deadline {
-            let (mut live, mut absent) = (Vec::new(), Vec::new());
-            for id in listed.iter().filter(|id| Some(**id) != except) {
-                let found = if locked { self.live_under_lock(user, id)? } else { self.live_of(user, id)? };
-                match found {
-                    Some(found) => live.push(found),
-                    None => absent.push(*id),
-                }
-            }
-            let mut is_exact = true;
-            for id in &absent {
-                is_exact &= self.live_of(user, id)?.is_none();
-            }
-            let again: BTreeSet<_> = self.listed(digest)?.ids.into_iter().collect();
-            if is_exact && again.is_subset(&listed) {
-                return Ok(live);
-            }
-            listed.extend(again);
-        }
-        Err(busy())
-    }
-
-    /// The session if it is live and this user's, by its file under its lock.
-    fn live_under_lock(&self, user: &str, id: &PublicId) -> Result<Option<Live>> {
-        let deadline = Instant::now() + self.options.lock_wait;
-        match self.lock_session(SessionRef::PublicId(*id), None, deadline) {
-            Ok(LockResult::Session(locked)) => {
-                let is_live = self.is_live_of(user, &locked)?;
-                Ok(is_live.then(|| Live { record: locked.newest.record.clone(), id: *id }))
-            }
-            Ok(LockResult::Missing | LockResult::Unreadable(_) | LockResult::Moved(_)) => Ok(None),
-            // A writer that keeps the lock is stopped, and will not end the session.
-            Err(error) if error.kind() == ErrorKind::Busy => self.live_of(user, id),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The sessions that may be a user's: those that the index lists, after a walk of the whole store if the index is not
-    /// complete.
-    fn listed_or_walked(&self, digest: &Digest) -> Result<BTreeSet<PublicId>> {
+        moves: Option<&SessionId>,
+        walked: Option<&BTreeSet<PublicId>>,
+        deadline: Instant,
+    ) -> Result<Count> {
+        let error = |error| self.root.error_at("lock the sessions of a user", USERS, error);
+        let paused = self.user_index.pause(&self.root, digest, deadline).map_err(error)?.ok_or_else(busy)?;
         let listed = self.listed(digest)?;
-        if listed.is_complete {
-            return Ok(listed.ids.into_iter().collect());
+        if !listed.is_complete && walked.is_none() {
+            return Ok(Count::Incomplete);
         }
-        // One thread walks, and the others then find the index complete.
-        let _turn =
-            self.queues.turn(&PublicId::digest(USERS.as_bytes()), Instant::now() + self.options.lock_wait)?;
-        let listed = self.listed(digest)?;
+        let moved = match moves {
+            None => None,
+            Some(session) => match self.session_meant(session.public_id())? {
+                None => return Ok(Count::NothingToMove),
+                meant => meant,
+            },
+        };
         let mut ids: BTreeSet<_> = listed.ids.into_iter().collect();
-        if !listed.is_complete {
-            let found = self.complete_user_index()?;
-            let of_user = |(_, entry): &(u16, Entry)| *entry == Entry::new(digest, entry.id);
-            ids.extend(found.iter().filter(|found| of_user(found)).map(|(_, entry)| entry.id));
+        ids.extend(walked.into_iter().flatten());
+        let others = ids.iter().filter(|id| Some(**id) != moved);
+        let others: Vec<_> =
+            others.filter_map(|id| self.live_of(user, id).transpose()).collect::<Result<_>>()?;
+        drop(paused);
+        Ok(Count::Others(others))
+    }
+
+    /// The sessions that may be a user's, by a walk of the whole store, which completes the index; `None` if another thread
+    /// has completed it meanwhile.
+    fn walk_for(&self, digest: &Digest, deadline: Instant) -> Result<Option<BTreeSet<PublicId>>> {
+        let _turn = self.queues.turn(&PublicId::digest(USERS.as_bytes()), deadline)?;
+        if self.listed(digest)?.is_complete {
+            return Ok(None);
         }
-        Ok(ids)
+        let found = self.complete_user_index()?;
+        let of_user = found.iter().filter(|(_, entry)| *entry == Entry::new(digest, entry.id));
+        Ok(Some(of_user.map(|(_, entry)| entry.id).collect()))
     }
 
     /// Reads every session, and inserts in the index those that it lacks. The index is complete afterwards, unless a file

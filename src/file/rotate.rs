@@ -102,7 +102,7 @@ impl FileStore {
         }
         // The successor and its name are synced at every durability, because otherwise a power cut may lose both
         // sessions.
-        let live = self.create_beside(SessionRef::Id(successor), record, true, Some(had))?;
+        let (live, _listed) = self.create_beside(SessionRef::Id(successor), record, true, Some(had))?;
         let ended = (|| {
             // Checked first, because a file that was moved away outside the library must not be written to.
             let was_there = self.is_current_file(&locked.path, &locked.file)?

@@ -5,9 +5,10 @@
 //!
 //! - **Inserted before the session is created**, under its user's bucket: by a creation with a user, a rotation of a session
 //!   with a user, and a save that sets another user. A session without a user costs nothing here.
-//! - **Append-only.** Any number of processes append, each under the *shared* lock of the bucket until its session exists. The
-//!   exclusive lock is taken by compaction alone, which waits for no lock while it holds this one. So the shared lock has no
-//!   place in the order of locks: it is taken under a session's lock and without.
+//! - **Append-only.** Any number of processes append, each under the *shared* lock of the bucket until its session exists and
+//!   the session that it replaces has ended. The exclusive lock is taken by compaction and by the count of a user's sessions
+//!   (`login_limit`), which wait for no lock while they hold this one. So the shared lock has no place in the order of locks:
+//!   it is taken under a session's lock and without.
 //! - **A bucket loses its name before its successor can be appended to.** An appender examines the link count under the lock,
 //!   and opens the name again if the file has lost it.
 //! - **Best effort.** A failed insertion is counted and fails no operation. It makes the index incomplete (`marker`), and a
@@ -26,7 +27,7 @@ pub(super) use bucket::{Digest, Entry, bucket_of};
 pub(super) use marker::PendingMarker;
 
 use super::disk::{self, Access, Root};
-use super::flock::{self, SharedFile};
+use super::flock::{self, LockedFile, SharedFile};
 use super::layout::{USERS, user_bucket_name, user_bucket_named};
 use super::run;
 use crate::id::PublicId;
@@ -38,7 +39,8 @@ use std::time::Duration;
 
 /// The most attempts to append one entry. Each retry means that the bucket was made or compacted in between.
 const OPENINGS_MAX: u32 = 8;
-/// The longest wait for the lock of a bucket: a compaction takes milliseconds, unless its process is stopped.
+/// The longest wait of an appender for the lock of a bucket: a compaction and a count take milliseconds, unless their process
+/// is stopped.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// The index of one open store.
@@ -62,7 +64,8 @@ pub(super) struct Listed {
     pub(super) is_damaged: bool,
 }
 
-/// An entry whose session does not exist yet. Dropped when the session exists, or its creation has failed.
+/// An entry whose session does not exist yet. Dropped when the session exists and the one that it replaces has ended, or
+/// when its creation has failed.
 #[must_use = "the bucket must stay locked until the session exists"]
 #[derive(Debug)]
 pub(super) struct Insertion<'a> {
@@ -104,6 +107,28 @@ impl UserIndex {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.set_incomplete(root);
         Insertion { index: self, root, lock: None, compacts: None }
+    }
+
+    /// Locks a user's bucket exclusively, and makes it if it is missing; `None` at the deadline. Until it is dropped, no
+    /// session of the bucket's users is being created or rotated. The holder waits for no lock.
+    pub(super) fn pause(
+        &self,
+        root: &Root,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> io::Result<Option<LockedFile>> {
+        loop {
+            if let Some(file) = open_bucket(self, root, bucket_of(digest), deadline)? {
+                let Ok(file) = LockedFile::acquire(file, deadline)? else { return Ok(None) };
+                // Compaction may have replaced the file, which then has lost its name.
+                if disk::stat(&file)?.links > 0 {
+                    return Ok(Some(file));
+                }
+            }
+            if Instant::now() > deadline {
+                return Ok(None);
+            }
+        }
     }
 
     /// Failed insertions since the store was opened.

@@ -2,7 +2,8 @@
 use crate::support::memory::sessions_in;
 use crate::support::process::{Child, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::sweeping::HOUR;
-use crate::support::texts::directory_in_memory;
+use crate::support::texts::{directory_in_memory, path_of};
+use fs2::FileExt;
 use sessile::file::AtLimit;
 use sessile::http::{self, IntoResponse, ServerResponse};
 use sessile::{
@@ -14,7 +15,7 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use tempfile::TempDir;
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("log in again and again", log_in_again_and_again)];
@@ -287,42 +288,109 @@ fn eight_threads_that_log_in_never_exceed_the_limit() {
     }
 }
 
-/// As many logins at once as there is room for are all admitted, and one more is not, while the sessions of the user rotate.
+/// Rotates a session without a pause until it is gone, or until the test is over. Returns the session if it is alive then.
+fn rotate_on(store: &FileStore, mut saved: Saved, is_over: &AtomicBool) -> Option<Saved> {
+    while !is_over.load(Ordering::Relaxed) {
+        saved = rotate(store, &saved.token).unwrap()?;
+    }
+    rotate(store, &saved.token).unwrap()
+}
+
+/// Runs `operation` while a session rotates without a pause. Returns the result, and the session if it is alive then.
+fn beside_rotations<R>(store: &FileStore, first: Saved, operation: impl FnOnce() -> R) -> (R, Option<Saved>) {
+    /// Ends the rotations also if the operation panics.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let rotating = scope.spawn(|| rotate_on(store, first, &is_over));
+        let over = Over(&is_over);
+        let result = operation();
+        drop(over);
+        (result, rotating.join().unwrap())
+    })
+}
+
+/// As many logins at once as there is room for are all admitted, and one more is not, while a session of the user rotates.
 #[test]
 fn logins_beside_rotations_are_admitted_up_to_the_limit() {
     let dir = directory_in_memory();
     let stores = [(); 2].map(|()| options(AtLimit::Refuse).open(dir.path()).unwrap());
     let first = create(&stores[0], "ada").unwrap();
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let rotating = scope.spawn(|| {
-            let mut saved = first;
-            while !is_over.load(Ordering::Relaxed) {
-                saved = rotate(&stores[0], &saved.token).unwrap().expect("no login may end it");
-                // A count is repeated if a rotation ends in it; there are fewer than one in each.
-                thread::sleep(Duration::from_millis(2));
-            }
+    let log_in_at_once = |round: usize| {
+        let start = &Barrier::new(4);
+        let log_in = |n: usize| {
+            start.wait();
+            create(&stores[n % 2], "ada")
+        };
+        let log_in = &log_in;
+        let logins: Vec<_> = thread::scope(|scope| {
+            let logins: Vec<_> = (0..4).map(|n| scope.spawn(move || log_in(n))).collect();
+            logins.into_iter().map(|login| login.join().unwrap()).collect()
         });
-        for round in 0..20 {
-            let start = &Barrier::new(4);
-            let log_in = |n: usize| {
-                start.wait();
-                create(&stores[n % 2], "ada")
-            };
-            let log_in = &log_in;
-            let logins: Vec<_> = thread::scope(|scope| {
-                let logins: Vec<_> = (0..4).map(|n| scope.spawn(move || log_in(n))).collect();
-                logins.into_iter().map(|login| login.join().unwrap()).collect()
-            });
-            let saved: Vec<_> = logins.iter().filter_map(|login| login.as_ref().ok()).collect();
-            assert_eq!(saved.len(), LIMIT - 1, "round {round}: {logins:?}");
-            for saved in saved {
-                stores[0].delete(&saved.token).unwrap();
-            }
+        let saved: Vec<_> = logins.iter().filter_map(|login| login.as_ref().ok()).collect();
+        assert_eq!(saved.len(), LIMIT - 1, "round {round}: {logins:?}");
+        for saved in saved {
+            stores[0].delete(&saved.token).unwrap();
         }
-        is_over.store(true, Ordering::Relaxed);
-        rotating.join().unwrap();
-    });
+    };
+    let ((), last) = beside_rotations(&stores[0], first, || (0..20).for_each(log_in_at_once));
+    assert!(last.is_some(), "no login may end it");
+}
+
+/// The session with the oldest login has another id each time that it is to be ended.
+#[test]
+fn a_session_that_rotates_all_the_time_is_ended_by_a_login() {
+    for round in 0..20 {
+        let dir = directory_in_memory();
+        let stores = [(); 2].map(|()| options(AtLimit::EndOldest).open(dir.path()).unwrap());
+        let mut sessions = [(); LIMIT].map(|()| create(&stores[0], "ada").unwrap());
+        sessions.sort_by_key(|saved| saved.live.record.login().at);
+        let [oldest, others @ ..] = sessions;
+        let (saved, last) = beside_rotations(&stores[0], oldest, || create(&stores[1], "ada").unwrap());
+        assert!(last.is_none(), "round {round}: the oldest session lives on: {last:?}");
+        let left = sorted(others.iter().chain([&saved]).map(|saved| saved.live.id).collect());
+        assert_eq!(live(&stores[0], "ada"), left, "round {round}");
+    }
+}
+
+/// The longest wait for locks of a login here. A wait for each of several locks would be seen.
+const SHORT_WAIT: Duration = Duration::from_millis(400);
+
+/// A process that was stopped while it rotated a session holds locks for ever.
+#[test]
+fn a_login_waits_for_stopped_processes_no_longer_than_the_lock_limit() {
+    let dir = directory_in_memory();
+    let open = |most, at_limit| {
+        let options = FileStoreOptions::new().lock_wait(SHORT_WAIT).sync_security_events(false);
+        options.sessions_per_user(most, at_limit).open(dir.path()).unwrap()
+    };
+    let [refusing, ending] = [open(8, AtLimit::Refuse), open(1, AtLimit::EndOldest)];
+    let sessions = [(); 6].map(|()| create(&refusing, "ada").unwrap());
+    let waits = |log_in: &dyn Fn() -> Result<Saved>| {
+        let begun = Instant::now();
+        let result = log_in();
+        let waited = begun.elapsed();
+        assert!(SHORT_WAIT <= waited && waited < 3 * SHORT_WAIT, "{waited:?}");
+        result
+    };
+    for is_held in [|name: &str| name.len() == "fff".len(), |name: &str| name.ends_with(".lock")] {
+        let in_index = fs::read_dir(dir.path().join("run/users")).unwrap().map(|file| file.unwrap());
+        let held: Vec<_> = in_index.filter(|file| is_held(file.file_name().to_str().unwrap())).collect();
+        let [held] = &held[..] else { panic!("one user has one of these: {held:?}") };
+        let held = fs::File::open(held.path()).unwrap();
+        FileExt::lock_shared(&held).unwrap();
+        assert_eq!(waits(&|| create(&refusing, "ada")).unwrap_err().kind(), ErrorKind::Busy);
+    }
+    // A login that ends sessions waits once for all of them, and then ends them without their locks.
+    let held = sessions.each_ref().map(|saved| fs::File::open(path_of(dir.path(), saved.live.id)).unwrap());
+    held.iter().for_each(|file| FileExt::lock_exclusive(file).unwrap());
+    let saved = waits(&|| create(&ending, "ada")).unwrap();
+    assert_eq!(live(&ending, "ada"), [saved.live.id]);
 }
 
 fn log_in_again_and_again(parent: &Parent) {
