@@ -13,11 +13,11 @@ use super::FileStore;
 use super::create::write_whole;
 use super::disk::{self, temporary_name};
 use super::flock::LockedFile;
-use super::queue::busy;
 use super::session_lock::{Locked, write_state};
 use super::slot::{Encoded, State};
 use super::update::SaveOutcome;
 use crate::error::{Error, ErrorKind, Result};
+use crate::queue::busy;
 use crate::sync::Instant;
 use std::io;
 

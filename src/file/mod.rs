@@ -24,7 +24,6 @@ mod errors;
 mod expiry_index;
 mod flock;
 mod force_delete;
-mod fork;
 mod frame;
 mod generations;
 mod grow;
@@ -44,7 +43,6 @@ mod permissions;
 #[cfg(test)]
 #[cfg(shuttle)]
 mod proofs;
-mod queue;
 mod read;
 mod read_cache;
 mod reaper;
@@ -75,6 +73,7 @@ pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepRepo
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId, Token};
+use crate::queue::Queues;
 use crate::record::Record;
 use crate::store::{
     Absent, Change, Durability, Guarantees, Live, Lookup, Page, Rotation, Saved, Store, UserSessions,
@@ -143,7 +142,7 @@ use user_index::UserIndex;
 #[derive(Debug)]
 pub struct FileStore {
     root: Root,
-    queues: queue::Queues,
+    queues: Queues,
     recreated: Recreated,
     expiry_index: ExpiryIndex,
     user_index: UserIndex,
@@ -179,7 +178,7 @@ impl FileStore {
         Ok(Self {
             coherence: Coherence::new(&root, generations, &options, has_log)?,
             root,
-            queues: queue::Queues::new(),
+            queues: Queues::new(),
             recreated: Recreated::at_opening(were_missing),
             expiry_index: ExpiryIndex::default(),
             user_index: UserIndex::default(),

@@ -14,7 +14,7 @@ use super::layout::{self, SessionPath};
 use super::session_lock::SessionRef;
 use super::slot::Decoded;
 use super::slots::{self, FILE_BYTES_MAX, Known, View};
-use super::{FileStore, flock, queue};
+use super::{FileStore, flock};
 use crate::clock::CoarseTime;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
@@ -108,7 +108,7 @@ impl FileStore {
         let deadline = Instant::now() + self.options.lock_wait;
         let _shared = flock::share(&file, deadline)
             .map_err(|error| self.root.error("lock session file", path, error))?
-            .ok_or_else(queue::busy)?;
+            .ok_or_else(crate::queue::busy)?;
         if !self.is_current_file(path, &file)? {
             // The session was replaced or deleted during the wait.
             return self.read(session, id, None);

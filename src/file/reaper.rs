@@ -9,11 +9,11 @@
 //!   that sweep.
 //! - **It may be killed at any point**, as a sweep may; a server that never returns need not stop it.
 use super::FileStore;
-use super::fork::ForkGuard;
 use super::sweep::{SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::write_line;
+use crate::fork::ForkGuard;
 use crate::random;
 use crate::shown::with_causes;
 use crate::sync::channel::{Receiver, Sender, TryRecvError, after, bounded, never, select};

@@ -4,7 +4,7 @@
 //! This version never locks a root exclusively; an opening waits for a program that does. A forked child does not
 //! unlock, because the lock belongs to the open file, which the child shares with its parent.
 use super::flock::wait_for;
-use super::fork::ForkGuard;
+use crate::fork::ForkGuard;
 use crate::sync::Instant;
 use fs2::FileExt;
 use std::fs::File;

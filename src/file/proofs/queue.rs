@@ -2,8 +2,8 @@
 //! is left behind.
 use super::{LONG, SHORT, check};
 use crate::error::ErrorKind;
-use crate::file::queue::Queues;
 use crate::id::PublicId;
+use crate::queue::Queues;
 use crate::sync::{Instant, step};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};

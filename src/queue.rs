@@ -1,17 +1,18 @@
 //! The fair queues among the threads of this process, one for each session that is being written.
 //!
-//! A file lock alone would starve threads, because waiting for one means polling. With a queue in front, only one
-//! thread of a process polls.
+//! A lock between processes alone would starve threads, because waiting for one means polling. With a queue in front,
+//! only one thread of a process polls.
 //!
-//! - A thread takes its turn here first, and then the lock of the file (`flock`), always in this order.
+//! - In the file engine, a thread takes its turn here first, and then the lock of the file (`flock`), always in this
+//!   order.
 //! - A queue knows the thread that has the turn. A thread that would wait for itself is refused at once.
 //! - Every wait has a deadline: the wait for this queue and for the lock of the file together take at most
-//!   `FileStoreOptions::lock_wait` (default 5 s); then the operation fails with `Busy`.
+//!   the wait limit of the store (default 5 s); then the operation fails with `Busy`.
 //! - A thread that ends its turn passes it on to the thread that has waited longest, and wakes it. No other thread can
 //!   come in between.
 //! - The table holds no queue that no thread uses.
-use super::fork::ForkGuard;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::ForkGuard;
 use crate::id::PublicId;
 use crate::sync::thread::{self, Thread, ThreadId};
 use crate::sync::{Instant, Mutex};
@@ -44,19 +45,19 @@ impl Part {
 
 /// The queues of this process: one for each session that a thread is writing.
 #[derive(Debug)]
-pub(super) struct Queues {
+pub(crate) struct Queues {
     parts: [Mutex<Part>; PARTS],
     fork_guard: ForkGuard,
 }
 
 /// A turn to write a session.
-pub(super) struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     queues: &'a Queues,
     id: PublicId,
 }
 
 impl Queues {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { parts: std::array::from_fn(|_| Mutex::default()), fork_guard: ForkGuard::new() }
     }
 
@@ -67,7 +68,7 @@ impl Queues {
     /// [`ErrorKind::Busy`] at the deadline; [`ErrorKind::Reentrant`] at once if this thread has the turn already, and
     /// so would wait for itself; [`ErrorKind::Forked`] in a forked child, where the queues may hold turns of threads
     /// that do not exist.
-    pub(super) fn turn(&self, id: &PublicId, deadline: Instant) -> Result<Turn<'_>> {
+    pub(crate) fn turn(&self, id: &PublicId, deadline: Instant) -> Result<Turn<'_>> {
         self.check_process()?;
         let me = thread::current();
         let must_wait = {
@@ -114,7 +115,7 @@ impl Queues {
     ///
     /// [`ErrorKind::Forked`] in a process other than the one that opened the store.
     #[inline]
-    pub(super) fn check_process(&self) -> Result<()> {
+    pub(crate) fn check_process(&self) -> Result<()> {
         if self.fork_guard.same_process() { Ok(()) } else { Err(forked()) }
     }
 
@@ -138,7 +139,7 @@ impl Queues {
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.parts.iter().map(|part| part.lock().0.len()).sum()
     }
 
@@ -172,7 +173,7 @@ fn reentrant() -> Error {
 }
 
 /// The error at the end of a wait, for a queue or a file lock.
-pub(super) fn busy() -> Error {
+pub(crate) fn busy() -> Error {
     Error::new(ErrorKind::Busy, "lock a session")
         .with_reason("another writer held it for the whole wait limit")
 }

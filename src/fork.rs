@@ -12,20 +12,20 @@ use memmap2::MmapMut;
 
 /// Distinguishes the process that made it from forked children of that process.
 #[derive(Debug)]
-pub(super) struct ForkGuard {
+pub(crate) struct ForkGuard {
     /// One page that holds 1 in this process, and 0 in a child; `None` if the kernel cannot wipe pages on fork.
     page: Option<MmapMut>,
     process: u32,
 }
 
 impl ForkGuard {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { page: page_wiped_by_fork(), process: std::process::id() }
     }
 
     /// Whether this is the process that made the guard.
     #[inline]
-    pub(super) fn same_process(&self) -> bool {
+    pub(crate) fn same_process(&self) -> bool {
         match &self.page {
             Some(page) => page[0] == 1,
             None => self.process == std::process::id(),
@@ -33,7 +33,7 @@ impl ForkGuard {
     }
 
     #[cfg(test)]
-    pub(super) fn of_another_process() -> Self {
+    pub(crate) fn of_another_process() -> Self {
         Self { page: None, process: std::process::id() + 1 }
     }
 }
