@@ -3,26 +3,38 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use sessile::{Durability, FileStoreOptions, Page, Rotation, Store, Verdict};
+use sessile::{Durability, FileStore, FileStoreOptions, Page, Rotation, Store, Verdict};
 use std::hint::black_box;
 
 /// The sessions of the user that is listed.
 const OWN: usize = 10;
+/// The users who log in. Each has logged in before, because the first login in a bucket of the index makes its file.
+const USERS: u64 = 500;
 
 fn options() -> FileStoreOptions {
     FileStoreOptions::new().cache_bytes(0).watch(false)
 }
 
-/// Measures [`Store::create`] without and with a user, relaxed; each session has a user of its own.
+/// A store in which each of the users has a session.
+fn with_users() -> (tempfile::TempDir, FileStore) {
+    let dir = common::directory();
+    let store = options().open(dir.path()).expect("a store");
+    for n in 0..USERS {
+        let record = common::record(&store).with_user(&format!("user-{n}")).expect("short");
+        store.create(&record, Durability::Relaxed).expect("a session");
+    }
+    (dir, store)
+}
+
+/// Measures [`Store::create`] without and with a user, relaxed.
 fn create(c: &mut Criterion) {
     let mut group = c.benchmark_group("create-relaxed");
     for (name, has_user) in [("without-user/512", false), ("with-user/512", true)] {
-        let dir = common::directory();
-        let store = options().open(dir.path()).expect("a store");
+        let (_dir, store) = with_users();
         let record = common::record(&store);
-        let mut n = 0_u64;
+        let mut n = 0;
         let mut next = || {
-            n += 1;
+            n = (n + 1) % USERS;
             record
                 .clone()
                 .with_user(&if has_user { format!("user-{n}") } else { String::new() })
@@ -45,14 +57,13 @@ fn login(c: &mut Criterion) {
     let mut group = c.benchmark_group("rotate");
     group.sample_size(20);
     for (name, logs_in) in [("without-user/512", false), ("login/512", true)] {
-        let dir = common::directory();
-        let store = options().open(dir.path()).expect("a store");
+        let (_dir, store) = with_users();
         let guest = common::record(&store).with_user("").expect("short");
-        let mut n = 0_u64;
+        let mut n = 0;
         group.bench_function(name, |b| {
             b.iter_batched(
                 || {
-                    n += 1;
+                    n = (n + 1) % USERS;
                     (store.create(&guest, Durability::Relaxed).expect("a session").token, format!("user-{n}"))
                 },
                 |(token, user)| {

@@ -128,8 +128,8 @@ pub trait Store: Send + Sync {
         Err(unsupported("end all sessions"))
     }
 
-    /// A page of the live sessions of a user, ordered by their ids. Each is verified by its record: it was live, and this
-    /// user's, when it was read. A session that begins or is rotated meanwhile may be missing.
+    /// A page of the live sessions of a user, ordered by their ids. Each is verified by its record: it was live, and
+    /// this user's, when it was read. A session that begins or is rotated meanwhile may be missing.
     ///
     /// # Errors
     ///

@@ -2,20 +2,20 @@
 //!
 //! A login of a store with a limit:
 //!
-//! 1. takes the turn of its user, a lock among all threads and processes, and keeps it until its session is created. So no
-//!    two logins count the same sessions.
-//! 2. counts the live sessions of the user while the bucket of the user index is locked exclusively. Each rotation holds
-//!    the bucket's shared lock from the entry of the new session to the end of the old one. So none is under way, and
-//!    each session is counted once. The sessions are read without their locks, because a rotation that waits for the
-//!    bucket holds one.
-//! 3. without the bucket's lock, ends the oldest sessions, if that is the policy. If one of them was not there any more,
-//!    because it was rotated after the count, the login counts again.
+//! 1. takes the turn of its user, a lock among all threads and processes, and keeps it until its session is created. So
+//!    no two logins count the same sessions.
+//! 2. counts the live sessions of the user while the bucket of the user index is locked exclusively. Each rotation
+//!    holds the bucket's shared lock from the entry of the new session to the end of the old one. So none is under way,
+//!    and each session is counted once. The sessions are read without their locks, because a rotation that waits for
+//!    the bucket holds one.
+//! 3. without the bucket's lock, ends the oldest sessions, if that is the policy. If one of them was not there any
+//!    more, because it was rotated after the count, the login counts again.
 //!
 //! - A login of a store without a limit, and a session without a user, take neither lock.
-//! - The session that the login itself moves does not count.
+//! - The session that the login itself moves does not count, nor does one that this version cannot read.
 //! - Steps 1 to 3 together wait for locks no longer than the lock limit of the store; then the login is refused with
-//!   `Busy`, or, in step 3, the session is ended without its lock. The walk of a store whose index is not complete is no
-//!   wait, and not limited.
+//!   `Busy`, or, in step 3, the session is ended without its lock. The walk of a store whose index is not complete is
+//!   no wait, and not limited.
 //! - A removal of `run/users` during a login voids its locks.
 use super::FileStore;
 use super::disk::{self, Access};
@@ -25,6 +25,7 @@ use super::options::AtLimit;
 use super::scan::Content;
 use super::session_lock::SessionRef;
 use super::user_index::{self, Digest, Entry, bucket_of};
+use super::user_sessions::is_of_another_version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::queue::{Turn, busy};
@@ -41,6 +42,16 @@ pub(super) struct LoginTurn<'a> {
     /// Released before the turn among threads, so that the next thread finds the file unlocked.
     _lock: LockedFile,
     _turn: Turn<'a>,
+}
+
+/// A login that waits for its admission.
+struct Login<'a> {
+    user: &'a str,
+    digest: Digest,
+    /// The session that the login moves.
+    moves: Option<&'a SessionId>,
+    /// The end of the waits for locks.
+    deadline: Instant,
 }
 
 /// The result of a count.
@@ -71,15 +82,16 @@ impl FileStore {
         };
         self.queues.check_process()?;
         self.check_may_write()?;
-        let mut deadline = Instant::now() + self.options.lock_wait;
-        let turn = self.login_turn(&digest, deadline)?;
+        let deadline = || Instant::now() + self.options.lock_wait;
+        let mut login = Login { user, digest, moves, deadline: deadline() };
+        let turn = self.login_turn(&login)?;
         let mut walked = None;
         loop {
-            match self.count(user, &digest, moves, walked.as_ref(), deadline)? {
+            match self.count(&login, walked.as_ref())? {
                 Count::NothingToMove => return Ok(None),
                 Count::Incomplete => {
-                    walked = self.walk_for(&digest, deadline)?;
-                    deadline = Instant::now() + self.options.lock_wait;
+                    walked = self.walk_for(&login)?;
+                    login.deadline = deadline();
                 }
                 Count::Others(live) if live.len() < limit => return Ok(Some(turn)),
                 Count::Others(live) if at_limit == AtLimit::Refuse => {
@@ -87,10 +99,10 @@ impl FileStore {
                     return Err(Error::new(ErrorKind::TooManySessions, OPERATION).with_reason(reason));
                 }
                 Count::Others(live) => {
-                    if self.end_oldest(live, limit, deadline)? {
+                    if self.end_oldest(live, limit, login.deadline)? {
                         return Ok(Some(turn));
                     }
-                    if Instant::now() > deadline {
+                    if Instant::now() > login.deadline {
                         return Err(busy());
                     }
                 }
@@ -112,10 +124,10 @@ impl FileStore {
     }
 
     /// Waits for the turn of a user's login. There are 256 locks, so some users share one.
-    fn login_turn(&self, digest: &Digest, deadline: Instant) -> Result<LoginTurn<'_>> {
-        let name = login_lock_name(digest[15]);
+    fn login_turn(&self, login: &Login<'_>) -> Result<LoginTurn<'_>> {
+        let name = login_lock_name(login.digest[15]);
         let error = |error| self.root.error_at("lock the logins of a user", USERS, error);
-        let turn = self.queues.turn(&PublicId::digest(name.as_bytes()), deadline)?;
+        let turn = self.queues.turn(&PublicId::digest(name.as_bytes()), login.deadline)?;
         loop {
             let directory = match self.root.open_directory(USERS) {
                 Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
@@ -127,7 +139,7 @@ impl FileStore {
             let file = directory.open_named(&name, Access::WriteOrCreate).map_err(error)?;
             let made = disk::stat(&file).map_err(error)?;
             self.root.sharing().repair_mode(&file, &made).map_err(error)?;
-            let lock = LockedFile::acquire(file, deadline).map_err(error)?.map_err(|_| busy())?;
+            let lock = LockedFile::acquire(file, login.deadline).map_err(error)?.map_err(|_| busy())?;
             // The directory may have been removed during the wait.
             if disk::stat(&lock).map_err(error)?.links > 0 {
                 return Ok(LoginTurn { _lock: lock, _turn: turn });
@@ -136,50 +148,45 @@ impl FileStore {
     }
 
     /// Counts the live sessions of a user at one instant: those that the index lists, and those of `walked`.
-    fn count(
-        &self,
-        user: &str,
-        digest: &Digest,
-        moves: Option<&SessionId>,
-        walked: Option<&BTreeSet<PublicId>>,
-        deadline: Instant,
-    ) -> Result<Count> {
+    fn count(&self, login: &Login<'_>, walked: Option<&BTreeSet<PublicId>>) -> Result<Count> {
         let error = |error| self.root.error_at("lock the sessions of a user", USERS, error);
-        let paused = self.user_index.pause(&self.root, digest, deadline).map_err(error)?.ok_or_else(busy)?;
-        let listed = self.listed(digest)?;
+        let paused = self.user_index.pause(&self.root, &login.digest, login.deadline).map_err(error)?;
+        let _paused = paused.ok_or_else(busy)?;
+        let listed = self.listed(&login.digest)?;
         if !listed.is_complete && walked.is_none() {
             return Ok(Count::Incomplete);
         }
-        let moved = match moves {
+        let own = match login.moves {
             None => None,
             Some(session) => match self.session_meant(session.public_id())? {
                 None => return Ok(Count::NothingToMove),
-                meant => meant,
+                own => own,
             },
         };
         let mut ids: BTreeSet<_> = listed.ids.into_iter().collect();
         ids.extend(walked.into_iter().flatten());
-        let others = ids.iter().filter(|id| Some(**id) != moved);
-        let others: Vec<_> =
-            others.filter_map(|id| self.live_of(user, id).transpose()).collect::<Result<_>>()?;
-        drop(paused);
-        Ok(Count::Others(others))
+        let others = ids.iter().filter(|id| Some(**id) != own).filter_map(|id| match self.live_of(login.user, id) {
+            // Its visitor cannot use it here.
+            Err(error) if is_of_another_version(&error) => None,
+            live => live.transpose(),
+        });
+        others.collect::<Result<_>>().map(Count::Others)
     }
 
-    /// The sessions that may be a user's, by a walk of the whole store, which completes the index; `None` if another thread
-    /// has completed it meanwhile.
-    fn walk_for(&self, digest: &Digest, deadline: Instant) -> Result<Option<BTreeSet<PublicId>>> {
-        let _turn = self.queues.turn(&PublicId::digest(USERS.as_bytes()), deadline)?;
-        if self.listed(digest)?.is_complete {
+    /// The sessions that may be a user's, by a walk of the whole store, which completes the index; `None` if another
+    /// thread has completed it meanwhile.
+    fn walk_for(&self, login: &Login<'_>) -> Result<Option<BTreeSet<PublicId>>> {
+        let _turn = self.queues.turn(&PublicId::digest(USERS.as_bytes()), login.deadline)?;
+        if self.listed(&login.digest)?.is_complete {
             return Ok(None);
         }
         let found = self.complete_user_index()?;
-        let of_user = found.iter().filter(|(_, entry)| *entry == Entry::new(digest, entry.id));
+        let of_user = found.iter().filter(|(_, entry)| *entry == Entry::new(&login.digest, entry.id));
         Ok(Some(of_user.map(|(_, entry)| entry.id).collect()))
     }
 
-    /// Reads every session, and inserts in the index those that it lacks. The index is complete afterwards, unless a file
-    /// could not be read or an insertion has failed. Returns the sessions with a user, by their buckets.
+    /// Reads every session, and inserts in the index those that it lacks. The index is complete afterwards, unless a
+    /// file could not be read or an insertion has failed. Returns the sessions with a user, by their buckets.
     fn complete_user_index(&self) -> Result<Vec<(u16, Entry)>> {
         let error = |error| self.root.error_at("complete user index", USERS, error);
         let pending = user_index::begin_walk(&self.root).map_err(error)?;

@@ -128,17 +128,19 @@ impl FileStoreOptions {
         self
     }
 
-    /// Most live sessions of a user: 1 to 1,000; by default there is no limit. `at_limit` says what a login beyond it does.
+    /// Most live sessions of a user: 1 to 1,000; by default there is no limit. `at_limit` says what a login beyond it
+    /// does.
     ///
-    /// Counted at each login, from the sessions themselves, exactly: also beside logins and rotations in other threads and
-    /// processes that open the store with this option. Set it in all of them, with the same value. The session that the
-    /// login itself moves does not count. Sessions beyond a limit that was lowered stay until their user's next login.
-    /// Removing `run/users` while a login runs may let one more in.
+    /// Counted at each login, from the sessions themselves, exactly: also beside logins and rotations in other threads
+    /// and processes that open the store with this option. Set it in all of them, with the same value. The session that
+    /// the login itself moves does not count. Sessions beyond a limit that was lowered stay until their user's next
+    /// login. Removing `run/users` while a login runs may let one more in.
     ///
-    /// A login then also waits for the logins of 1 user in 256, and reads each session of its user, some 5 µs each. If the
-    /// index of users is not complete (after a restart of the system, or the loss of `run`) and no sweep has completed it
-    /// yet, the first login reads all sessions, some seconds for a million; on systems without a boot id (other than Linux)
-    /// each login does.
+    /// A login then also waits for the logins of 1 user in 256, at most for [`lock_wait`](Self::lock_wait), after which
+    /// it is refused with [`ErrorKind::Busy`]. It reads each session of its user, some 5 µs each. If the index of users
+    /// is not complete (after a restart of the system, or the loss of `run`) and no sweep has completed it yet, the
+    /// first login reads all sessions, some seconds for a million; on systems without a boot id (other than Linux) each
+    /// login does.
     ///
     /// ```
     /// use sessile::file::AtLimit;

@@ -21,8 +21,8 @@ pub struct Stats {
     pub copies: usize,
     /// Memory that the cached sessions take, in bytes, with the cache's tables.
     pub copies_bytes: usize,
-    /// Sessions that could not be inserted in the expiry index or in the user index (a full disk, say). A sweep finds them
-    /// up to 256 hours later.
+    /// Sessions that could not be inserted in the expiry index or in the user index (a full disk, say). A sweep finds
+    /// them up to 256 hours later.
     pub index_failures: u64,
 }
 

@@ -3,20 +3,20 @@
 //! 4,096 buckets: append-only files that are made when they are needed. Their bytes are in
 //! [`format`](crate::_documentation::format).
 //!
-//! - **Inserted before the session is created**, under its user's bucket: by a creation with a user, a rotation of a session
-//!   with a user, and a save that sets another user. A session without a user costs nothing here.
-//! - **Append-only.** Any number of processes append, each under the *shared* lock of the bucket until its session exists and
-//!   the session that it replaces has ended. The exclusive lock is taken by compaction and by the count of a user's sessions
-//!   (`login_limit`), which wait for no lock while they hold this one. So the shared lock has no place in the order of locks:
-//!   it is taken under a session's lock and without.
-//! - **A bucket loses its name before its successor can be appended to.** An appender examines the link count under the lock,
-//!   and opens the name again if the file has lost it.
-//! - **Best effort.** A failed insertion is counted and fails no operation. It makes the index incomplete (`marker`), and a
-//!   sweep's walk of all sessions makes it complete again.
-//! - **Every entry is checksummed.** Bytes that are no entry are skipped, and make the index incomplete; the walk writes the
-//!   bucket anew.
-//! - **Readers lock nothing**: a bucket that is compacted meanwhile has all the entries of sessions that existed when it was
-//!   opened.
+//! - **Inserted before the session is created**, under its user's bucket: by a creation with a user, a rotation of a
+//!   session with a user, and a save that sets another user. A session without a user costs nothing here.
+//! - **Append-only.** Any number of processes append, each under the *shared* lock of the bucket until its session
+//!   exists and the session that it replaces has ended. The exclusive lock is taken by compaction and by the count of a
+//!   user's sessions (`login_limit`), which wait for no lock while they hold this one. So the shared lock has no place
+//!   in the order of locks: it is taken under a session's lock and without.
+//! - **A bucket loses its name before its successor can be appended to.** An appender examines the link count under the
+//!   lock, and opens the name again if the file has lost it.
+//! - **Best effort.** A failed insertion is counted and fails no operation. It makes the index incomplete (`marker`),
+//!   and a sweep's walk of all sessions makes it complete again.
+//! - **Every entry is checksummed.** Bytes that are no entry are skipped, and make the index incomplete; the walk
+//!   writes the bucket anew.
+//! - **Readers lock nothing**: a bucket that is compacted meanwhile has all the entries of sessions that existed when
+//!   it was opened.
 mod bucket;
 mod compact;
 mod marker;
@@ -39,8 +39,8 @@ use std::time::Duration;
 
 /// The most attempts to append one entry. Each retry means that the bucket was made or compacted in between.
 const OPENINGS_MAX: u32 = 8;
-/// The longest wait of an appender for the lock of a bucket: a compaction and a count take milliseconds, unless their process
-/// is stopped.
+/// The longest wait of an appender for the lock of a bucket: a compaction and a count take milliseconds, unless their
+/// process is stopped.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// The index of one open store.
@@ -64,8 +64,8 @@ pub(super) struct Listed {
     pub(super) is_damaged: bool,
 }
 
-/// An entry whose session does not exist yet. Dropped when the session exists and the one that it replaces has ended, or
-/// when its creation has failed.
+/// An entry whose session does not exist yet. Dropped when the session exists and the one that it replaces has ended,
+/// or when its creation has failed.
 #[must_use = "the bucket must stay locked until the session exists"]
 #[derive(Debug)]
 pub(super) struct Insertion<'a> {
@@ -109,8 +109,8 @@ impl UserIndex {
         Insertion { index: self, root, lock: None, compacts: None }
     }
 
-    /// Locks a user's bucket exclusively, and makes it if it is missing; `None` at the deadline. Until it is dropped, no
-    /// session of the bucket's users is being created or rotated. The holder waits for no lock.
+    /// Locks a user's bucket exclusively, and makes it if it is missing; `None` at the deadline. Until it is dropped,
+    /// no session of the bucket's users is being created or rotated. The holder waits for no lock.
     pub(super) fn pause(
         &self,
         root: &Root,
@@ -213,8 +213,8 @@ impl UserIndex {
         Ok(())
     }
 
-    /// Whether this process has not yet walked in this hour for a complete index. A walk that cannot complete it, because
-    /// a file cannot be read, is not repeated by each sweep.
+    /// Whether this process has not yet walked in this hour for a complete index. A walk that cannot complete it,
+    /// because a file cannot be read, is not repeated by each sweep.
     pub(super) fn may_walk(&self, hour: u64) -> bool {
         self.walked.swap(hour.saturating_add(1), Ordering::Relaxed) != hour.saturating_add(1)
     }

@@ -1,6 +1,7 @@
 //! The sessions of a user: lists, and the end of one of them by its public id.
 //!
-//! The index says which files to read (`user_index`); each listed session is verified by its record: live, and this user's.
+//! The index says which files to read (`user_index`); each listed session is verified by its record: live, and this
+//! user's.
 use super::FileStore;
 use super::layout::USERS;
 use super::session_lock::{LockResult, Locked, SessionRef};
@@ -122,6 +123,6 @@ impl FileStore {
 }
 
 /// Whether a file is not one that this version can read.
-fn is_of_another_version(error: &Error) -> bool {
+pub(super) fn is_of_another_version(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NewerFormat | ErrorKind::OlderFormat | ErrorKind::NotASessionFile)
 }

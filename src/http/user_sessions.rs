@@ -6,15 +6,16 @@ use crate::record::{Record, Timing};
 use crate::store::{Page, UserSessions};
 
 impl Sessions {
-    /// A page of the live sessions of a user, ordered by their ids. The visitor's own session is the one whose `id` is the
-    /// [`public_id`](crate::Session::public_id) of the visitor's [`Session`](crate::Session).
+    /// A page of the live sessions of a user, ordered by their ids. The visitor's own session is the one whose `id` is
+    /// the [`public_id`](crate::Session::public_id) of the visitor's [`Session`](crate::Session).
     ///
-    /// Each session was live, and this user's, when it was read; `complete` tells whether one may be missing. A page has
-    /// fewer sessions than its limit if the lifetime has become stricter since some were saved.
+    /// Each session was live, and this user's, when it was read; `complete` tells whether one may be missing. A page
+    /// has fewer sessions than its limit if the lifetime has become stricter since some were saved.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store keeps no such list; else the storage failed.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store keeps no such list; else the storage
+    /// failed.
     ///
     /// ```
     /// use sessile::Page;
@@ -47,9 +48,9 @@ impl Sessions {
         Ok(listed)
     }
 
-    /// Ends one session of a user, at once and in every process. Returns whether a live session of *this* user was there:
-    /// the id may come from a form, so a session of another user is left alone. A visitor's own session is ended by
-    /// [`Session::destroy`](crate::Session::destroy), which also removes the cookie.
+    /// Ends one session of a user, at once and in every process. Returns whether a live session of *this* user was
+    /// there: the id may come from a form, so a session of another user is left alone. A visitor's own session is ended
+    /// by [`Session::destroy`](crate::Session::destroy), which also removes the cookie.
     ///
     /// # Errors
     ///

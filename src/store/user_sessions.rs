@@ -102,8 +102,8 @@ pub struct UserSessions {
 }
 
 impl UserSessions {
-    /// A page of these sessions, which are in the order of their ids and begin behind [`Page::after`]; for implementors of
-    /// [`Store`](super::Store). Reads one session more than the page has, to tell whether it is the last one.
+    /// A page of these sessions, which are in the order of their ids and begin behind [`Page::after`]; for implementors
+    /// of [`Store`](super::Store). Reads one session more than the page has, to tell whether it is the last one.
     ///
     /// # Errors
     ///

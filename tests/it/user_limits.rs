@@ -172,6 +172,21 @@ fn a_limit_is_exact_without_an_index() {
     }
 }
 
+/// A newer version of this crate has served the user's sessions, and they wait for its return.
+#[test]
+fn a_session_of_another_version_does_not_count() {
+    let fixture = Fixture::new();
+    let store = fixture.store(AtLimit::Refuse);
+    let [newer, others @ ..] = [(); LIMIT].map(|()| create(&store, "ada").unwrap().live.id);
+    set_format(&path_of(fixture.dir.path(), newer), 9);
+    let fourth = create(&store, "ada").unwrap().live.id;
+    refused(create(&store, "ada"));
+    let page = store.sessions_of("ada", &Page::default()).unwrap();
+    assert!(!page.complete, "it may be the user's");
+    let listed: Vec<_> = page.sessions.iter().map(|session| session.id).collect();
+    assert_eq!(listed, sorted([&others[..], &[fourth]].concat()));
+}
+
 #[test]
 fn limits_out_of_bounds_are_refused() {
     let dir = TempDir::new().unwrap();
@@ -223,8 +238,9 @@ fn a_refused_login_is_409_and_sends_no_cookie() {
     }
 }
 
-/// The logins of one thread: by new sessions, and by sessions that another login may have ended meanwhile. Between two logins, it
-/// rotates its session, so that others count a session while it moves. Returns the logins that were admitted.
+/// The logins of one thread: by new sessions, and by sessions that another login may have ended meanwhile. Between two
+/// logins, it rotates its session, so that others count a session while it moves. Returns the logins that were
+/// admitted.
 fn log_in_often(store: &FileStore, rounds: usize, most: &AtomicUsize) -> usize {
     let (mut admitted, mut own): (_, Option<Saved>) = (0, None);
     for round in 0..rounds {
@@ -288,7 +304,8 @@ fn eight_threads_that_log_in_never_exceed_the_limit() {
     }
 }
 
-/// Rotates a session without a pause until it is gone, or until the test is over. Returns the session if it is alive then.
+/// Rotates a session without a pause until it is gone, or until the test is over. Returns the session if it is alive
+/// then.
 fn rotate_on(store: &FileStore, mut saved: Saved, is_over: &AtomicBool) -> Option<Saved> {
     while !is_over.load(Ordering::Relaxed) {
         saved = rotate(store, &saved.token).unwrap()?;
@@ -315,7 +332,8 @@ fn beside_rotations<R>(store: &FileStore, first: Saved, operation: impl FnOnce()
     })
 }
 
-/// As many logins at once as there is room for are all admitted, and one more is not, while a session of the user rotates.
+/// As many logins at once as there is room for are all admitted, and one more is not, while a session of the user
+/// rotates.
 #[test]
 fn logins_beside_rotations_are_admitted_up_to_the_limit() {
     let dir = directory_in_memory();
@@ -378,7 +396,7 @@ fn a_login_waits_for_stopped_processes_no_longer_than_the_lock_limit() {
         assert!(SHORT_WAIT <= waited && waited < 3 * SHORT_WAIT, "{waited:?}");
         result
     };
-    for is_held in [|name: &str| name.len() == "fff".len(), |name: &str| name.ends_with(".lock")] {
+    for is_held in [|name: &str| name.len() == "fff".len(), |name: &str| name.len() == "ff.lock".len()] {
         let in_index = fs::read_dir(dir.path().join("run/users")).unwrap().map(|file| file.unwrap());
         let held: Vec<_> = in_index.filter(|file| is_held(file.file_name().to_str().unwrap())).collect();
         let [held] = &held[..] else { panic!("one user has one of these: {held:?}") };
@@ -388,7 +406,9 @@ fn a_login_waits_for_stopped_processes_no_longer_than_the_lock_limit() {
     }
     // A login that ends sessions waits once for all of them, and then ends them without their locks.
     let held = sessions.each_ref().map(|saved| fs::File::open(path_of(dir.path(), saved.live.id)).unwrap());
-    held.iter().for_each(|file| FileExt::lock_exclusive(file).unwrap());
+    for file in &held {
+        FileExt::lock_exclusive(file).unwrap();
+    }
     let saved = waits(&|| create(&ending, "ada")).unwrap();
     assert_eq!(live(&ending, "ada"), [saved.live.id]);
 }

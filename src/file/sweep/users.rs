@@ -18,8 +18,8 @@ pub(super) struct UserWalk {
 }
 
 impl Pass<'_> {
-    /// Whether the index must be made complete by a walk of all shards: it is new or lost, the system was started again, or
-    /// an insertion has failed. At most once an hour.
+    /// Whether the index must be made complete by a walk of all shards: it is new or lost, the system was started
+    /// again, or an insertion has failed. At most once an hour.
     pub(super) fn needs_user_walk(&mut self, hour: u64) -> bool {
         if self.options.dry_run || disk::boot_id().is_none() {
             return false;
@@ -52,8 +52,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Inserts the sessions that the index lacks. After a walk of all shards that could read every session, the index is
-    /// complete, unless an insertion of another process has failed meanwhile.
+    /// Inserts the sessions that the index lacks. After a walk of all shards that could read every session, the index
+    /// is complete, unless an insertion of another process has failed meanwhile.
     pub(super) fn end_user_walk(&mut self, end: ControlFlow<()>) -> ControlFlow<()> {
         let UserWalk { mut found, pending, failed_before } = std::mem::take(&mut self.users);
         let end = if end.is_break() { end } else { self.repair_users(&mut found, pending.is_some()) };

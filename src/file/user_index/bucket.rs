@@ -57,8 +57,8 @@ fn check_of(entry: &[u8; ENTRY_BYTES]) -> [u8; 4] {
     *blake3::hash(&entry[..CHECK_AT]).as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// The entries in the bytes of a bucket, and whether all bytes are entries. Fewer bytes than an entry's at the end are no
-/// damage: they are an entry that is being appended, or one whose writer was killed before its session was created.
+/// The entries in the bytes of a bucket, and whether all bytes are entries. Fewer bytes than an entry's at the end are
+/// no damage: they are an entry that is being appended, or one whose writer was killed before its session was created.
 pub(super) fn parse(bytes: &[u8]) -> (Vec<Entry>, bool) {
     let (mut entries, mut at, mut is_sound) = (Vec::with_capacity(bytes.len() / ENTRY_BYTES), 0, true);
     while let Some(frame) = bytes[at..].first_chunk::<ENTRY_BYTES>() {

@@ -1,8 +1,8 @@
 //! Compaction: writes a bucket anew without the entries of sessions that have no file.
 //!
-//! It holds the bucket's exclusive lock, and every appender holds the shared one until its session exists. So no creation is
-//! under way, and an entry whose session has no file is dead, or is that of a writer that was killed before the creation.
-//! Under the lock it waits for nothing: it looks for the sessions' names only, and reads no session.
+//! It holds the bucket's exclusive lock, and every appender holds the shared one until its session exists. So no
+//! creation is under way, and an entry whose session has no file is dead, or is that of a writer that was killed before
+//! the creation. Under the lock it waits for nothing: it looks for the sessions' names only, and reads no session.
 use super::bucket::{ENTRY_BYTES, Entry, parse};
 use crate::file::disk::{self, Access, Root, Taken};
 use crate::file::flock::LockedFile;
@@ -14,9 +14,9 @@ use std::io;
 /// A bucket of fewer entries is not compacted.
 const ENTRIES_MIN: u64 = 64;
 
-/// Whether an appender that finds this many bytes compacts the bucket afterwards: at 64, 96, 128, 192, 256 … entries, so that
-/// the looks at names are a constant number for each append. A number that is skipped, because two appended at once, costs
-/// nothing but space.
+/// Whether an appender that finds this many bytes compacts the bucket afterwards: at 64, 96, 128, 192, 256 … entries,
+/// so that the looks at names are a constant number for each append. A number that is skipped, because two appended at
+/// once, costs nothing but space.
 pub(super) fn is_due(bytes: u64) -> bool {
     let entries = bytes / ENTRY_BYTES as u64;
     entries >= ENTRIES_MIN && entries.trailing_zeros() + 1 >= entries.ilog2()
@@ -28,8 +28,8 @@ pub(super) fn read(file: &File) -> io::Result<Vec<u8>> {
     disk::read_at(file, 0, bytes)
 }
 
-/// Compacts a bucket if at least half of it is dead, or if it is `damaged`. Leaves it as it is if the lock is not free before
-/// the deadline. Returns whether the bucket was written anew.
+/// Compacts a bucket if at least half of it is dead, or if it is `damaged`. Leaves it as it is if the lock is not free
+/// before the deadline. Returns whether the bucket was written anew.
 pub(super) fn compact(root: &Root, bucket: u16, damaged: bool, deadline: Instant) -> io::Result<bool> {
     let index = root.open_directory(USERS)?;
     let name = user_bucket_name(bucket);

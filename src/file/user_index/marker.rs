@@ -1,12 +1,13 @@
 //! The marker of a complete index, and the map of the buckets that have a file.
 //!
-//! - **The marker** says that every live session of every user is listed. It holds the boot's id and the inode of the index's
-//!   directory: entries are not synced, so a reboot may have lost some; and a copied index is as old as the copy.
-//! - **A walk writes the marker under a temporary name before it begins, and renames it when it is done.** An entry that
-//!   cannot be appended removes both names, before its session is created and again afterwards. So either the walk began
-//!   after the session was created, and lists it, or the walk's rename fails.
-//! - **The map** has a byte for each bucket, set after the bucket's file was made, under the map's lock. A set byte without a
-//!   file shows that the file was removed.
+//! - **The marker** says that every live session of every user is listed. It holds the boot's id and the inode of the
+//!   index's directory: entries are not synced, so a reboot may have lost some; and a copied index is as old as the
+//!   copy.
+//! - **A walk writes the marker under a temporary name before it begins, and renames it when it is done.** An entry
+//!   that cannot be appended removes both names, before its session is created and again afterwards. So either the walk
+//!   began after the session was created, and lists it, or the walk's rename fails.
+//! - **The map** has a byte for each bucket, set after the bucket's file was made, under the map's lock. A set byte
+//!   without a file shows that the file was removed.
 use crate::file::disk::{self, Access, Directory, Root};
 use crate::file::flock::LockedFile;
 use crate::file::layout::{

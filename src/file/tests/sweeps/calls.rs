@@ -1,7 +1,8 @@
 //! The system calls of a sweep, and their order.
 use super::*;
 
-/// The first calls of every pass: the index, its lock, and the hour of the last walk; the marker of a complete user index.
+/// The first calls of every pass: the index, its lock, and the hour of the last walk; the marker of a complete user
+/// index.
 const BEGIN: [&str; 11] = [
     "open directory",
     "open file in directory",
