@@ -85,6 +85,12 @@ pub enum ErrorKind {
     Unfinished,
     /// The store cannot do this at all; retrying cannot help.
     Unsupported,
+    /// There is no connection to the server that keeps the sessions. Nothing was sent to it, so nothing was changed;
+    /// the same call may succeed later.
+    Unavailable,
+    /// The server that keeps the sessions did not answer, and cannot be asked what it has done: the change may or may
+    /// not be stored. It is not carried out again, because it could then count twice.
+    Unanswered,
     /// Another storage (not the file engine) failed; for implementors of [`Store`](crate::store::Store).
     Storage,
 }

@@ -45,6 +45,7 @@
 //! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`], [`Stats`]: the engine; sweeps and the [`Reaper`] |
 //! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
 //! | [`store`] | [`Store`]: the promises of every storage mode, [`Durability`] |
+//! | `rows` (a feature) | stores on servers: `Rows` for back ends, `RowStore`, and `MemoryStore` for tests |
 //! | [`event`] | [`Event`]: the events that a program can observe |
 //! | [`error`] | [`Error`], [`ErrorKind`] |
 //! | [`value`], [`record`], [`id`], [`clock`] | basic types |
@@ -71,6 +72,8 @@ pub mod lifetime;
 mod queue;
 mod random;
 pub mod record;
+#[cfg(feature = "rows")]
+pub mod rows;
 pub mod session;
 mod shown;
 pub mod store;

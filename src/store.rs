@@ -225,7 +225,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
 /// A change of a record. The store runs it on the newest record.
 ///
-/// It may run several times, each time on a fresh copy, so its result must depend on its argument alone. It must not
+/// It may run several times, each time on a fresh copy, and also on a version that another process has replaced since;
+/// the result is then dropped. So its result must depend on its argument alone. It must not
 /// call the store; the file engine refuses a nested change of the same session with
 /// [`ErrorKind::Reentrant`]. If it returns an error or panics, nothing is written.
 pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<Verdict>;

@@ -66,15 +66,18 @@ mod cut_offs;
 use cut_offs::*;
 
 store_contract!(memory, Stage::memory());
+store_contract!(rows, Stage::rows());
 store_contract!(files_relaxed, Stage::light_files());
 store_contract!(files_power_safe, Stage::files(Durability::PowerSafe));
 
 #[test]
 fn every_mode_guarantees_what_it_is_known_for() {
     let full = Guarantees { atomic_update: true, shared_state: true };
-    for (mode, stage, guarantees) in
-        [("memory", Stage::memory(), full), ("files", Stage::files(Durability::Relaxed), full)]
-    {
+    for (mode, stage, guarantees) in [
+        ("memory", Stage::memory(), full),
+        ("rows", Stage::rows(), full),
+        ("files", Stage::files(Durability::Relaxed), full),
+    ] {
         assert_eq!(stage.store.guarantees(), guarantees, "{mode}");
     }
 }

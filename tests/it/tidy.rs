@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 11] = [
     &["lifetime"],
     &["store"],
     &["event"],
-    &["session", "file"],
+    &["session", "file", "rows"],
     &["http"],
 ];
 

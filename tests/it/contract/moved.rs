@@ -42,6 +42,7 @@ macro_rules! moved_contract {
 }
 
 moved_contract!(memory, Stage::memory());
+moved_contract!(rows, Stage::rows());
 moved_contract!(files_relaxed, Stage::light_files());
 moved_contract!(files_power_safe, Stage::files(Durability::PowerSafe));
 

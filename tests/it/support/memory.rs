@@ -3,6 +3,7 @@
 use crate::support::memory_store::MemoryStore;
 use parking_lot::Mutex;
 use sessile::file::Content;
+use sessile::rows::{MemoryRows, RowStoreOptions};
 use sessile::{
     Change, Clock, Cookies, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lifetime,
     Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token,
@@ -144,7 +145,7 @@ impl Rig {
         due.map_or(Ok(()), |operation| operation())
     }
 
-    /// Runs a change, and counts its writes.
+    /// Runs a change, and counts its write: the last run's, because a store drops the others.
     fn counted<R>(&self, token: &Token, change: Change<'_>, run: impl FnOnce(Change<'_>) -> R) -> R {
         if self.rerunning.load(Ordering::SeqCst)
             && let Ok(Lookup::Live(live)) = self.inner.load(token)
@@ -152,11 +153,15 @@ impl Rig {
             // Its answer here is thrown away with the copy.
             let _ = change(&mut Record::clone(&live.record));
         }
-        run(&mut |record| {
+        let mut last = None;
+        let result = run(&mut |record| {
+            last = None;
             let verdict = change(record)?;
-            self.writes.fetch_add(usize::from(verdict == Verdict::Write), Ordering::SeqCst);
+            last = Some(verdict);
             Ok(verdict)
-        })
+        });
+        self.writes.fetch_add(usize::from(last == Some(Verdict::Write)), Ordering::SeqCst);
+        result
     }
 }
 
@@ -269,6 +274,15 @@ impl Stage {
         Self::new(clock, store.clone(), store, Box::new(move || counted.len()))
     }
 
+    /// Rows of a server, which is in this process. The second store stands for another process.
+    pub(crate) fn rows() -> Self {
+        let clock = Clock::manual(start());
+        let rows = Arc::new(MemoryRows::new(clock.clone()));
+        let [store, second] =
+            [(); 2].map(|()| Arc::new(RowStoreOptions::new().open(Arc::clone(&rows)).unwrap()));
+        Self::new(clock, store, second, Box::new(move || rows.len()))
+    }
+
     /// Files on the disk.
     pub(crate) fn files(durability: Durability) -> Self {
         Self::files_in(TempDir::new().unwrap(), durability)
@@ -362,6 +376,9 @@ macro_rules! on_every_storage {
     ($($promise:ident,)*) => {
         mod in_memory {
             $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::memory()); })*
+        }
+        mod in_rows {
+            $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::rows()); })*
         }
         mod in_files {
             $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::light_files()); })*

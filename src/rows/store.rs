@@ -1,0 +1,395 @@
+//! [`RowStore`]: reading and ending sessions, and the cut-offs of users. `write` changes sessions.
+use super::known::Known;
+use super::options::RowStoreOptions;
+use super::retry::Attempts;
+use super::row::{MovedRow, Row, Stored, random_tag};
+use super::write::{Target, Write, Written};
+use super::{CutOff, CutOffs, Rows, Selected, Swap};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{PublicId, SessionId, Token};
+use crate::queue::{Queues, Turn};
+use crate::record::{Record, user_digest};
+use crate::store::{Absent, Change, Durability, Guarantees, HOPS_MAX, Live, Lookup, Rotation, Saved, Store};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+/// Sessions on a server that [`Rows`] speaks to. See the [module](super) for its rules.
+pub struct RowStore<R> {
+    pub(super) rows: R,
+    pub(super) options: RowStoreOptions,
+    pub(super) queues: Queues,
+    pub(super) known: Known,
+    /// Whether the last call found no server: a thread that waits in a queue learns it from there.
+    is_down: AtomicBool,
+}
+
+/// The state of the session of an id.
+pub(super) enum State {
+    Live(Row),
+    Moved(MovedRow),
+    Absent(Absent),
+}
+
+impl<R: Rows> RowStore<R> {
+    pub(super) fn with_options(rows: R, options: RowStoreOptions) -> Self {
+        let known = Known::new(options.known_bytes);
+        Self { rows, options, queues: Queues::new(), known, is_down: AtomicBool::new(false) }
+    }
+
+    /// The back end.
+    ///
+    /// ```
+    /// let store = sessile::rows::MemoryStore::new();
+    /// assert!(store.rows().is_empty());
+    /// ```
+    #[must_use]
+    pub fn rows(&self) -> &R {
+        &self.rows
+    }
+
+    /// Removes all rows that are over: expired sessions, sessions that a cut-off has ended, moved ids whose grace
+    /// period is over. Returns their number. Removes 200 at a time, so that it is in no other caller's way.
+    ///
+    /// # Errors
+    ///
+    /// The server could not be reached, or refused.
+    ///
+    /// ```
+    /// let store = sessile::rows::MemoryStore::new();
+    /// assert_eq!(store.sweep()?, 0);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn sweep(&self) -> Result<usize> {
+        const BATCH: usize = 200;
+        let mut removed = 0;
+        loop {
+            // Each batch has the time of a call. One whose answer was lost may have been done, so it is not counted.
+            let mut attempts = self.attempts()?;
+            let batch = self.repeat(&mut attempts, |until| self.rows.sweep(BATCH, until))?;
+            removed += batch;
+            if batch < BATCH {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// The attempts of a call that begins now.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Forked`] in a child of the process that opened the store.
+    pub(super) fn attempts(&self) -> Result<Attempts> {
+        self.queues.check_process()?;
+        Ok(Attempts::new(self.options.wait))
+    }
+
+    /// Waits for this thread's turn to write a session.
+    pub(super) fn turn(&self, id: &PublicId, attempts: &Attempts) -> Result<Turn<'_>> {
+        self.queues.turn(id, attempts.until()).map_err(|error| {
+            if error.kind() == ErrorKind::Busy && self.is_down.load(Ordering::Relaxed) {
+                return Error::new(ErrorKind::Unavailable, "lock a session")
+                    .with_reason("the writer before it found no server");
+            }
+            error
+        })
+    }
+
+    /// Runs an operation that does nothing the second time, until it is answered or the time is over.
+    pub(super) fn repeat<T>(
+        &self,
+        attempts: &mut Attempts,
+        mut run: impl FnMut(std::time::Instant) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            match run(attempts.until()) {
+                Ok(done) => return Ok(self.answered(done)),
+                Err(error) if attempts.again(&error) => self.note(&error),
+                Err(error) => {
+                    self.note(&error);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Notes that the server has answered.
+    pub(super) fn answered<T>(&self, answer: T) -> T {
+        if self.is_down.load(Ordering::Relaxed) {
+            self.is_down.store(false, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Notes that the server may be away.
+    pub(super) fn note(&self, failure: &Error) {
+        if matches!(failure.kind(), ErrorKind::Unavailable | ErrorKind::Unanswered) {
+            self.is_down.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads a row; a reading without an answer has changed nothing.
+    pub(super) fn select(&self, id: &PublicId, attempts: &mut Attempts) -> Result<Option<Selected>> {
+        self.repeat(attempts, |until| self.rows.select(id, until)).map_err(|error| match error.kind() {
+            ErrorKind::Unanswered => Error::new(ErrorKind::Unavailable, format!("read session {id}"))
+                .with_reason("the server did not answer")
+                .with_source(error),
+            _ => error,
+        })
+    }
+
+    pub(super) fn state(&self, id: &PublicId, attempts: &mut Attempts) -> Result<State> {
+        let Some(Selected { stored, cut_offs }) = self.select(id, attempts)? else {
+            return Ok(State::Absent(Absent::NotFound(*id)));
+        };
+        Ok(match stored {
+            Stored::Moved(moved) => State::Moved(moved),
+            Stored::Session(row) if row.record.is_expired(self.rows.now()) => {
+                State::Absent(Absent::Expired(*id))
+            }
+            Stored::Session(row) if !row.cut_offs.stands(cut_offs) => State::Absent(Absent::NotFound(*id)),
+            Stored::Session(row) => State::Live(row),
+        })
+    }
+
+    /// The id that a logout or a login means instead of a moved one: that of a mere rotation within its grace period.
+    pub(super) fn next_hop(&self, id: &PublicId, moved: &MovedRow) -> Option<PublicId> {
+        let follows = !moved.by_login && moved.to_moved(*id).is_within_grace(self.rows.now());
+        follows.then_some(moved.successor)
+    }
+
+    /// Removes a row. Returns what it was; after a lost answer, `Removed::Unknown` if there is none any more.
+    fn remove(&self, id: &PublicId, attempts: &mut Attempts) -> Result<Removed> {
+        let mut was_unanswered = false;
+        let selected = self.repeat(attempts, |until| {
+            let removed = self.rows.remove(id, until);
+            was_unanswered |= matches!(&removed, Err(error) if error.kind() == ErrorKind::Unanswered);
+            removed
+        })?;
+        self.known.forget(id);
+        Ok(match selected {
+            None if was_unanswered => Removed::Unknown,
+            None => Removed::Nothing,
+            Some(Selected { stored: Stored::Moved(moved), .. }) => Removed::Moved(moved),
+            Some(Selected { stored: Stored::Session(row), cut_offs }) => Removed::Session {
+                was_live: !row.record.is_expired(self.rows.now()) && row.cut_offs.stands(cut_offs),
+            },
+        })
+    }
+
+    /// Adds a cut-off of a user, or of all users, at some instant of this call.
+    fn cut_off(&self, user: Option<&[u8; 16]>, except: Option<&PublicId>) -> Result<()> {
+        let mut attempts = self.attempts()?;
+        // So that no writer of this process changes the excepted session meanwhile.
+        let _turn = except.map(|id| self.turn(id, &attempts)).transpose()?;
+        loop {
+            let seen = self.repeat(&mut attempts, |until| self.rows.cut_offs(user, until))?;
+            let row = except.map(|id| self.excepted(id, user, seen, &mut attempts)).transpose()?;
+            let except = except.zip(row.as_ref()).map(|(id, (seen, row))| Swap {
+                id,
+                seen: *seen,
+                row,
+                to: None,
+                durability: Durability::PowerSafe,
+            });
+            let cut_off = CutOff { user, seen, except };
+            // It names the numbers that it replaces, so the second time it does nothing. If the first time was without
+            // an answer, or another call was first, the numbers tell.
+            let done = self.repeat(&mut attempts, |until| self.rows.cut_off(&cut_off, until))?;
+            if let Some(swap) = &cut_off.except {
+                self.known.forget(swap.id);
+            }
+            if done {
+                return Ok(());
+            }
+            let now = self.repeat(&mut attempts, |until| self.rows.cut_offs(user, until))?;
+            let is_later = if user.is_some() { now.of_user > seen.of_user } else { now.of_all > seen.of_all };
+            // A cut-off since the call began has ended all that this one must end, and perhaps the excepted session,
+            // which the next attempt then refuses.
+            if is_later && cut_off.except.is_none() {
+                return Ok(());
+            }
+            if is_later && let Some(swap) = &cut_off.except {
+                let State::Live(row) = self.state(swap.id, &mut attempts)? else {
+                    return Err(not_theirs(swap.id));
+                };
+                if row.cut_offs.stands(now) {
+                    return Ok(());
+                }
+            }
+            if !attempts.after_race() {
+                return Err(Error::new(ErrorKind::Busy, "end the sessions of a user")
+                    .with_reason("other calls changed them for the whole time limit"));
+            }
+        }
+    }
+
+    /// The excepted session's row after the cut-off, and the tag that it replaces.
+    fn excepted(
+        &self,
+        id: &PublicId,
+        user: Option<&[u8; 16]>,
+        seen: CutOffs,
+        attempts: &mut Attempts,
+    ) -> Result<(u64, Row)> {
+        let State::Live(row) = self.state(id, attempts)? else { return Err(not_theirs(id)) };
+        if row.record.user_digest().as_ref() != user {
+            return Err(not_theirs(id));
+        }
+        let Some(of_user) = seen.of_user.checked_add(1) else {
+            return Err(Error::new(ErrorKind::Full, "end the sessions of a user")
+                .with_reason("the user has had more cut-offs than can be counted"));
+        };
+        let seen = row.tags.newest();
+        let cut_offs = CutOffs { of_user, ..row.cut_offs };
+        Ok((seen, Row { tags: row.tags.followed_by(random_tag()?), cut_offs, ..row }))
+    }
+
+    fn write(&self, token: &Token, write: &mut Write<'_>) -> Result<Option<Saved>> {
+        let Some(session) = token.session_id() else { return Ok(None) };
+        let mut attempts = self.attempts()?;
+        let mut id = session.public_id();
+        for _ in 0..=HOPS_MAX {
+            match self.write_row(&id, write, &mut attempts)? {
+                Written::Saved(record) => {
+                    let (token, id) = match &write.target {
+                        Some(target) => (target.successor.to_token(), target.successor.public_id()),
+                        None => (token.clone(), id),
+                    };
+                    return Ok(Some(Saved { token, live: Live { record, id } }));
+                }
+                Written::Absent => return Ok(None),
+                Written::Moved(moved) => match self.next_hop(&id, &moved) {
+                    Some(next) if write.is_login() => id = next,
+                    _ => return Ok(None),
+                },
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What the removal of a row found.
+enum Removed {
+    Nothing,
+    Session { was_live: bool },
+    Moved(MovedRow),
+    Unknown,
+}
+
+#[cold]
+fn not_theirs(id: &PublicId) -> Error {
+    Error::new(ErrorKind::Gone, "end the sessions of a user")
+        .with_reason(format!("session {id}, which is to stay, is not a live session of that user"))
+}
+
+impl<R: Rows> Store for RowStore<R> {
+    fn now(&self) -> SystemTime {
+        self.rows.now()
+    }
+
+    fn is_well_formed(&self, token: &Token) -> bool {
+        token.session_id().is_some()
+    }
+
+    fn load(&self, token: &Token) -> Result<Lookup> {
+        let Some(session) = token.session_id() else { return Ok(Lookup::Absent(Absent::Malformed)) };
+        let id = session.public_id();
+        Ok(match self.state(&id, &mut self.attempts()?)? {
+            State::Live(row) => {
+                let record = row.record.clone();
+                self.known.put(id, row);
+                Lookup::Live(Live { record, id })
+            }
+            State::Moved(moved) => Lookup::Absent(Absent::Moved(moved.to_moved(id))),
+            State::Absent(absent) => Lookup::Absent(absent),
+        })
+    }
+
+    fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
+        let (session, record) = self.create_row(record, self.resolved(how))?;
+        let (token, id) = (session.to_token(), session.public_id());
+        Ok(Saved { token, live: Live { record, id } })
+    }
+
+    fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        let durability = self.resolved(how);
+        self.write(token, &mut Write { change, durability, target: None })
+    }
+
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
+        let target = Target::new(SessionId::random()?, how);
+        let durability = self.resolved(how.durability);
+        self.write(token, &mut Write { change, durability, target: Some(target) })
+    }
+
+    fn delete(&self, token: &Token) -> Result<bool> {
+        let Some(session) = token.session_id() else { return Ok(false) };
+        let mut attempts = self.attempts()?;
+        let mut id = session.public_id();
+        for _ in 0..=HOPS_MAX {
+            match self.remove(&id, &mut attempts)? {
+                Removed::Session { was_live } => return Ok(was_live),
+                Removed::Moved(moved) => match self.next_hop(&id, &moved) {
+                    Some(next) => id = next,
+                    None => return Ok(false),
+                },
+                Removed::Nothing => return Ok(false),
+                // This call's own first attempt has ended it, or another call has.
+                Removed::Unknown => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn successor(&self, token: &Token) -> Result<Option<Live>> {
+        let Some(session) = token.session_id() else { return Ok(None) };
+        let mut attempts = self.attempts()?;
+        let mut id = session.public_id();
+        for hops in 0..=HOPS_MAX {
+            match self.state(&id, &mut attempts)? {
+                State::Moved(moved) => id = moved.successor,
+                State::Live(row) if hops > 0 => return Ok(Some(Live { record: row.record, id })),
+                State::Live(_) | State::Absent(_) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        let Some(digest) = user_digest(user) else {
+            return Err(
+                Error::new(ErrorKind::Value, "end the sessions of a user").with_reason("the user is empty")
+            );
+        };
+        match except {
+            None => self.cut_off(Some(&digest), None),
+            Some(token) => match token.session_id() {
+                Some(session) => self.cut_off(Some(&digest), Some(&session.public_id())),
+                None => Err(Error::new(ErrorKind::Gone, "end the sessions of a user")
+                    .with_reason("the session that is to stay has no token of this store")),
+            },
+        }
+    }
+
+    fn delete_all(&self) -> Result<()> {
+        self.cut_off(None, None)
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees { atomic_update: true, shared_state: true }
+    }
+
+    fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
+    fn record_bytes_max(&self) -> Option<usize> {
+        Some(self.options.record_bytes_max)
+    }
+}
+
+impl<R: Rows> RowStore<R> {
+    fn resolved(&self, how: Durability) -> Durability {
+        if how == Durability::OfStore { self.options.durability } else { how }
+    }
+}
