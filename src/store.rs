@@ -170,7 +170,7 @@ pub trait Store: Send + Sync {
 pub const HOPS_MAX: usize = 32;
 
 #[cold]
-fn unsupported(operation: &'static str) -> Error {
+pub(crate) fn unsupported(operation: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, operation).with_reason("this kind of store cannot do it")
 }
 

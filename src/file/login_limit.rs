@@ -19,13 +19,13 @@
 //! - A removal of `run/users` during a login voids its locks.
 use super::FileStore;
 use super::disk::{self, Access};
+use super::errors::is_of_another_version;
 use super::flock::LockedFile;
 use super::layout::{USERS, login_lock_name};
 use super::options::AtLimit;
 use super::scan::Content;
 use super::session_lock::SessionRef;
 use super::user_index::{self, Digest, Entry, bucket_of};
-use super::user_sessions::is_of_another_version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::queue::{Turn, busy};
@@ -165,11 +165,12 @@ impl FileStore {
         };
         let mut ids: BTreeSet<_> = listed.ids.into_iter().collect();
         ids.extend(walked.into_iter().flatten());
-        let others = ids.iter().filter(|id| Some(**id) != own).filter_map(|id| match self.live_of(login.user, id) {
-            // Its visitor cannot use it here.
-            Err(error) if is_of_another_version(&error) => None,
-            live => live.transpose(),
-        });
+        let others =
+            ids.iter().filter(|id| Some(**id) != own).filter_map(|id| match self.live_of(login.user, id) {
+                // Its visitor cannot use it here.
+                Err(error) if is_of_another_version(&error) => None,
+                live => live.transpose(),
+            });
         others.collect::<Result<_>>().map(Count::Others)
     }
 

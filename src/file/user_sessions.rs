@@ -3,11 +3,12 @@
 //! The index says which files to read (`user_index`); each listed session is verified by its record: live, and this
 //! user's.
 use super::FileStore;
+use super::errors::is_of_another_version;
 use super::layout::USERS;
 use super::session_lock::{LockResult, Locked, SessionRef};
 use super::slots::View;
 use super::user_index::{Digest, Insertion, Listed};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::{Record, user_digest};
 use crate::store::{Absent, HOPS_MAX, Live, Lookup, Page, Store, UserSession, UserSessions};
@@ -120,9 +121,4 @@ impl FileStore {
     ) -> Option<Insertion<'_>> {
         if before.user() == record.user() { None } else { self.list_under_user(id, record) }
     }
-}
-
-/// Whether a file is not one that this version can read.
-pub(super) fn is_of_another_version(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::NewerFormat | ErrorKind::OlderFormat | ErrorKind::NotASessionFile)
 }

@@ -111,7 +111,7 @@ impl<R: Rows> RowStore<R> {
                 }
             };
             let record = changed.record.clone();
-            match self.swap(id, row.tags.newest(), changed, write, attempts)? {
+            match self.swap((id, row.tags.newest()), changed, write, attempts)? {
                 Swapped::Done(_) => return Ok(Written::Saved(record)),
                 Swapped::Lost if is_guess => continue,
                 Swapped::Lost => {}
@@ -150,11 +150,10 @@ impl<R: Rows> RowStore<R> {
         Ok(Changed::Row(Row { tags, cut_offs: CutOffs { of_user, ..row.cut_offs }, record }))
     }
 
-    /// Sends a swap until it is known whether it was done.
+    /// Sends a swap of a session that was seen with a tag, until it is known whether it was done.
     fn swap(
         &self,
-        id: &PublicId,
-        seen: u64,
+        (id, seen): (&PublicId, u64),
         mut row: Row,
         write: &Write<'_>,
         attempts: &mut Attempts,
@@ -195,10 +194,7 @@ impl<R: Rows> RowStore<R> {
                 }
             }
             let Some(lost) = lost_answer.take() else { continue };
-            let trace = match self.trace(swap, attempts) {
-                Ok(trace) => trace,
-                Err(_) => return Err(unanswered(swap.id, lost)),
-            };
+            let Ok(trace) = self.trace(swap, attempts) else { return Err(unanswered(swap.id, lost)) };
             match trace {
                 Trace::Done(cut_offs) => return Ok(Swapped::Done(cut_offs)),
                 Trace::Lost => return Ok(Swapped::Lost),

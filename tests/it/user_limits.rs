@@ -1,4 +1,5 @@
 //! The limit on the live sessions of a user: exact at each login, whatever other threads and processes do.
+use crate::admin::set_format;
 use crate::support::memory::sessions_in;
 use crate::support::process::{Child, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::sweeping::HOUR;

@@ -3,7 +3,7 @@ use super::{EntryOutcome, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::coherence::Cause;
 use crate::file::disk::{self, Access, Directory};
-use crate::file::errors::io_error;
+use crate::file::errors::{io_error, is_of_another_version};
 use crate::file::flock::LockedFile;
 use crate::file::layout::{RUN, SessionPath, USERS, shard_of};
 use crate::file::scan::{Content, ScannedFile};
@@ -28,7 +28,7 @@ impl Pass<'_> {
         };
         tried.unwrap_or_else(|error| match error.kind() {
             ErrorKind::Busy => EntryOutcome::Retry,
-            ErrorKind::NewerFormat | ErrorKind::OlderFormat | ErrorKind::NotASessionFile => {
+            _ if is_of_another_version(&error) => {
                 self.report.unknown += 1;
                 EntryOutcome::Done
             }
