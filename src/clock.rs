@@ -1,7 +1,5 @@
-//! The time source: the system's clock, or one that a test sets.
-//!
-//! A store has one clock, which every comparison of times uses, so that a `Max-Age` and the deadline that it advertises
-//! come from one reading.
+//! The time source: the system's clock, or one that a test sets. A store has one clock, with which it makes every
+//! comparison of times, so that the `Max-Age` of a cookie and the session's deadline come from the same clock.
 #[cfg(target_os = "linux")]
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::sync::Arc;
@@ -13,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Clones of a manual clock share its time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// Microseconds since the epoch; `None` asks the system.
+    /// The time of a manual clock, in microseconds since 1970; `None` for the system's clock.
     manual: Option<Arc<AtomicU64>>,
 }
 
@@ -36,8 +34,8 @@ impl Clock {
         from_micros(self.now_micros())
     }
 
-    /// The current time in microseconds since 1970, as records store it: comparing it with a stored time takes no
-    /// arithmetic of [`SystemTime`].
+    /// The current time in microseconds since 1970, as records store it. It is compared with a stored time without a
+    /// conversion to [`SystemTime`].
     pub(crate) fn now_micros(&self) -> u64 {
         match &self.manual {
             Some(manual) => manual.load(Ordering::SeqCst),
@@ -72,30 +70,31 @@ impl Clock {
     }
 }
 
-/// A reading of the clock that may be behind by a tick.
+/// A time that may be behind the current time by one tick of the system's clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CoarseTime(u64);
 
 impl CoarseTime {
-    /// Far more than a tick; there are 100 to 1,000 ticks in a second.
+    /// The most that such a time can be behind, in microseconds: a second, far more than a tick. There are 100 to 1,000
+    /// ticks in a second.
     const BEHIND_MAX: u64 = 1_000_000;
 
-    /// Microseconds since 1970.
+    /// The time in microseconds since 1970.
     pub(crate) fn micros(self) -> u64 {
         self.0
     }
 
-    /// Whether an instant certainly lies in the future, although the reading may be behind. For a near instant, a
-    /// caller must ask the clock.
+    /// Whether an instant is certainly in the future, although this time may be behind. If the instant is near, the
+    /// result is `false`, and the caller must read the clock.
     pub(crate) fn certainly_before(self, instant: u64) -> bool {
         instant > self.0.saturating_add(Self::BEHIND_MAX)
     }
 }
 
-/// A reading of a clock of the system in whole microseconds; times before 1970 read as 1970.
+/// Converts a reading of the system's clock to whole microseconds. Times before 1970 count as 1970.
 #[cfg(target_os = "linux")]
 fn whole_micros(reading: Timespec) -> u64 {
-    // The nanoseconds count up from the second, also before 1970.
+    // The nanoseconds count up from the second, also in times before 1970.
     let Ok(seconds) = u64::try_from(reading.tv_sec) else { return 0 };
     seconds.saturating_mul(1_000_000).saturating_add(u64::try_from(reading.tv_nsec).unwrap_or(0) / 1000)
 }

@@ -1,17 +1,16 @@
-//! Runs the program's code (observers, handlers, progress callbacks) and contains its panics.
+//! Runs code of the program, such as observers, handlers and progress callbacks, and contains its panics.
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The function panicked. The panic's payload was dropped.
+/// The function has panicked. The value that it panicked with was dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
-/// Runs `f` and contains its panic, and also a panic from dropping the payload.
-///
-/// After `Err`, the caller must not trust a value that `f` borrowed mutably.
+/// Runs `f`. If it panics, returns an error, also if dropping the panic's value panics again. After an error, a value
+/// that `f` borrowed mutably may be in any state.
 pub(crate) fn contained<T>(f: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            // The second payload is leaked, because dropping it may panic again.
+            // Dropping this value may panic a third time, so it is leaked.
             std::mem::forget(second);
         }
         Panicked

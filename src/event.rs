@@ -25,8 +25,8 @@ pub enum Event<'a> {
         /// The public id of the new session.
         to: PublicId,
     },
-    /// A live session was ended. The id is the one that the request presented, from which the session may have been
-    /// moved by a rotation.
+    /// A live session was ended. The id is the one that the request presented. If a rotation had moved that id, the
+    /// session had another id when it ended.
     Destroyed(PublicId),
     /// A request presented a session that has expired.
     Expired(PublicId),

@@ -1,19 +1,20 @@
-//! Detects whether this process opened the store, or is a forked child of the process that did. Costs one load from
-//! memory, and no system call.
+//! Detects whether this process opened the store, or was forked by the process that did. A check costs one load from
+//! memory and no system call.
 //!
-//! A forked child has a copy of the store's memory, in which locks may be held by threads that do not exist in the
-//! child. It also shares the descriptors, and with them the parent's `flock`s. So every call in a child is refused, and
-//! a child releases no lock.
+//! A forked child has a copy of the store's memory. Locks in that copy may be held by threads that do not exist in the
+//! child. The child also shares the parent's descriptors, and the `flock`s that belong to them. So every operation in a
+//! child is refused, and a child unlocks nothing.
 //!
-//! Limit: if the kernel cannot wipe a page in children (before Linux 4.14, and on other systems), the process id
-//! decides, and a later process may reuse that id.
+//! The check reads a page that the kernel fills with zeros in a child. If the kernel cannot do that (before Linux 4.14,
+//! and on other systems), the check compares process ids. Limit: a later process may reuse an id.
 #![expect(unsafe_code, reason = "what the kernel does to memory is outside the language")]
 use memmap2::MmapMut;
 
-/// Distinguishes the process that made it from forked children of that process.
+/// Distinguishes the process that called [`new`](Self::new) from forked children of that process.
 #[derive(Debug)]
 pub(crate) struct ForkGuard {
-    /// One page that holds 1 in this process, and 0 in a child; `None` if the kernel cannot wipe pages on fork.
+    /// A page whose first byte is 1 in this process, and 0 in a forked child; `None` if the kernel cannot wipe pages on
+    /// fork.
     page: Option<MmapMut>,
     process: u32,
 }
@@ -42,8 +43,8 @@ impl ForkGuard {
 fn page_wiped_by_fork() -> Option<MmapMut> {
     use rustix::mm::{Advice, madvise};
     let mut page = MmapMut::map_anon(1).ok()?;
-    // SAFETY: the range is that of the mapping, which is ours alone. The advice changes the memory of
-    // children only, before they run: the page reads as written here and as zeros there, and both are valid bytes.
+    // SAFETY: the range is that of the mapping, to which no other code has a reference. The advice changes the memory
+    // of forked children only, and before they run: the byte that is 1 here is 0 there, and both are valid.
     unsafe { madvise(page.as_mut_ptr().cast(), page.len(), Advice::LinuxWipeOnFork) }.ok()?;
     page[0] = 1;
     Some(page)

@@ -9,9 +9,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Random bytes in a session id: 160 bits; OWASP and ASVS 5.0 (7.2.3) require at least 128.
+/// The number of random bytes in a session id: 160 bits. OWASP and ASVS 5.0 (7.2.3) require at least 128 bits.
 const ID_BYTES: usize = 20;
-/// Characters of a session id: base32 carries five bits each, so 160 bits need exactly 32 and no padding.
+/// The number of characters of a session id. Each base32 character has five bits, so 160 bits need exactly 32 and no
+/// padding.
 const ID_CHARS: usize = 32;
 const _: () = assert!(ID_BYTES * 8 == ID_CHARS * 5, "no padding, no spare bits: one text for one id");
 
@@ -22,8 +23,8 @@ const _: () = assert!(ID_BYTES * 8 == ID_CHARS * 5, "no padding, no spare bits: 
 #[derive(Clone)]
 pub struct SessionId {
     chars: [u8; ID_CHARS],
-    /// Computed when it is needed first, because a request that does not use its session, or finds it in memory, needs
-    /// none.
+    /// The digest of the id. It is computed when it is first needed: a request that does not use its session, or finds
+    /// it in the cache, needs none.
     digest: LazyDigest,
 }
 
@@ -98,12 +99,12 @@ impl SessionId {
         is_id.then_some(Self { chars: *chars, digest: LazyDigest::default() })
     }
 
-    /// The text's bytes.
+    /// The characters of the id.
     pub(crate) fn as_bytes(&self) -> &[u8; ID_CHARS] {
         &self.chars
     }
 
-    /// The digest under which the session is stored. Computed at the first call.
+    /// The digest under which the session is stored. It is computed at the first call.
     #[must_use]
     pub fn public_id(&self) -> PublicId {
         self.digest.get().unwrap_or_else(|| {
@@ -113,20 +114,20 @@ impl SessionId {
         })
     }
 
-    /// Whether the digest was computed.
+    /// Whether the digest was computed already.
     #[cfg(test)]
     pub(crate) fn has_digest(&self) -> bool {
         self.digest.get().is_some()
     }
 
-    /// The token that carries this id in the cookie.
+    /// The token that has this id as the value of the cookie.
     #[must_use]
     pub fn to_token(&self) -> Token {
         Token(Form::Id(self.clone()))
     }
 }
 
-/// Ids are equal if their texts are; the digest follows from the text.
+/// Ids are equal if their texts are equal. The digest is computed from the text, so it is not compared.
 impl PartialEq for SessionId {
     fn eq(&self, other: &Self) -> bool {
         self.chars == other.chars
@@ -154,7 +155,7 @@ impl fmt::Debug for SessionId {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Token(Form);
 
-/// Each text has exactly one form, so that equal texts are equal tokens.
+/// The text of a token. Each text is stored in exactly one of these forms, so that equal texts are equal tokens.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Form {
     /// A text that is an id.
@@ -173,7 +174,7 @@ impl Token {
         Self::from_octets(value.as_bytes())
     }
 
-    /// [`parse`](Self::parse) for a part of a header.
+    /// The same as [`parse`](Self::parse), for a part of a header.
     pub(crate) fn from_octets(value: &[u8]) -> Option<Self> {
         if let Some(id) = SessionId::from_octets(value) {
             return Some(Self(Form::Id(id)));
@@ -183,7 +184,8 @@ impl Token {
         is_token.then(|| Self(Form::Text(str::from_utf8(value).expect("ASCII").into())))
     }
 
-    /// The id at the beginning of a part of a header, and the octets after it. Those may continue a longer token.
+    /// The id at the beginning of a part of a header, and the bytes after it. These bytes may belong to a longer token,
+    /// so the caller must examine them.
     pub(crate) fn split_id(octets: &[u8]) -> Option<(Self, &[u8])> {
         let (chars, rest) = octets.split_first_chunk()?;
         Some((Self(Form::Id(SessionId::from_chars(chars)?)), rest))
@@ -248,7 +250,7 @@ impl PublicId {
         let mut id = [0; Self::LEN];
         id.copy_from_slice(&hash.as_bytes()[..Self::LEN]);
         if cfg!(sessile_fuzzing) {
-            // A store has four shards under the fuzzer.
+            // Under the fuzzer, a store has only four shards.
             id[0] &= 3;
         }
         Self(id)
@@ -271,12 +273,12 @@ impl PublicId {
         Some(Self(id))
     }
 
-    /// The digest with these bytes.
+    /// The public id that has these bytes.
     pub(crate) fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
 
-    /// The digest's bytes.
+    /// The bytes of the digest.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
@@ -284,7 +286,7 @@ impl PublicId {
 
     /// The 40 characters of [`Display`](fmt::Display), without an allocation.
     pub(crate) fn hex(&self) -> [u8; 2 * Self::LEN] {
-        // Computed and not looked up in a table, so that the compiler computes 16 digits at a time.
+        // The digits are computed and not looked up in a table, so that the compiler computes 16 at a time.
         let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
         let mut hex = [0; 2 * Self::LEN];
         for (pair, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
@@ -338,7 +340,7 @@ mod tests {
             }
             assert!(seen.insert(bits), "an id came twice");
         }
-        // 500,000 ± 500 is one standard deviation; six of them fail one honest run in three million.
+        // The standard deviation is 500. A correct generator deviates by six times that in one run of three million.
         for (bit, count) in ones.iter().enumerate() {
             assert!((497_000..=503_000).contains(count), "bit {bit} was set {count} times in {DRAWS}");
         }

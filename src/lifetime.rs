@@ -1,5 +1,5 @@
 //! The lifetime of a session: computes the deadline and the cookie's `Max-Age` from the policy and the session's
-//! setting. Pure: no I/O, no clock.
+//! setting. This module does no I/O and reads no clock.
 //!
 //! ```text
 //! deadline = min(expiry, touched + idle limit, created + absolute limit)
@@ -24,20 +24,21 @@ use std::time::{Duration, SystemTime};
 /// The requests that move the deadline of the session they use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Renewal {
-    /// Requests that save a change.
+    /// Requests that save a change renew the session.
     #[default]
     OnSave,
-    /// Requests that read or save: a sliding expiry. Implied by an idle limit.
+    /// Requests that read or save renew the session: a sliding expiry. Implied by an idle limit.
     OnRead,
-    /// All requests that present a live session, used or not (Django's `SESSION_SAVE_EVERY_REQUEST`).
+    /// All requests with the token of a live session renew it, whether they use it or not (Django's
+    /// `SESSION_SAVE_EVERY_REQUEST`).
     EveryRequest,
 }
 
-/// Whether a session's deadline moved, and whether the cookie must be sent again.
+/// Whether a renewal moved the deadline, and whether the cookie must be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Renewed {
     No,
-    /// The deadline moved; the browser's cookie stays valid.
+    /// The deadline moved. The browser's cookie need not be sent again.
     Quietly,
     /// The cookie must be sent again.
     WithCookie,
@@ -79,11 +80,12 @@ impl Default for Lifetime {
     }
 }
 
-/// The longest grace period of a moved token.
+/// The longest grace period of an id that was moved.
 pub const GRACE_MAX: Duration = Duration::from_secs(600);
 /// The longest time that browsers keep a cookie.
 const BROWSER_KEEPS: Duration = Duration::from_secs(400 * 86_400);
-/// The largest gain that a renewal waits for, so that a visitor who comes at least every 370 days keeps the cookie.
+/// The largest gain in lifetime that a renewal waits for. With 30 days, a visitor who comes at least every 370 days
+/// keeps the cookie.
 const STEP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 impl Lifetime {
@@ -178,8 +180,8 @@ impl Lifetime {
         self
     }
 
-    /// Ends sessions this long after their creation or last login, whatever the activity: 1 second to 1,000
-    /// years, default none. No save, renewal or rotation extends it.
+    /// Ends sessions this long after their creation or last login, whatever the activity: 1 second to 1,000 years,
+    /// default none. No save, renewal or rotation extends it.
     ///
     /// ```
     /// use sessile::Lifetime;
@@ -258,7 +260,7 @@ impl Lifetime {
         self
     }
 
-    /// The grace period of a moved id.
+    /// The grace period of an id that was moved.
     pub(crate) fn grace_period(&self) -> Duration {
         self.grace
     }
@@ -292,7 +294,8 @@ impl Lifetime {
         Ok(())
     }
 
-    /// The deadline that this policy gives a session with these times and this setting, whatever its deadline is.
+    /// The deadline that this lifetime gives to a session with these times and this expiry setting. The present
+    /// deadline plays no part.
     pub(crate) fn deadline(&self, timing: &Timing) -> SystemTime {
         let (created, touched) = (micros(timing.created), micros(timing.touched));
         from_micros(self.deadline_micros(timing.expiry, timing.came_once, created, touched))
@@ -312,9 +315,9 @@ impl Lifetime {
         expires.min(idle).min(absolute)
     }
 
-    /// Whether the session is over at `now`: by its stored deadline, by the current policy (which may have become
-    /// stricter since), or because its times lie in the future. Every request that uses its session asks this, so it is
-    /// computed from the stored numbers.
+    /// Whether the session has ended at `now`: by its stored deadline, by this lifetime (which may have become stricter
+    /// since), or because its times are in the future. Every request that uses its session calls this, so it works with
+    /// the stored numbers.
     pub(crate) fn is_over(&self, record: &Record, now: SystemTime) -> bool {
         let (now, expiry, Micros { created, touched, deadline }) =
             (micros(now), record.expiry(), record.micros());
@@ -328,7 +331,7 @@ impl Lifetime {
         future <= self.future_tolerance.min(Duration::from_secs(3600))
     }
 
-    /// The stored deadline, or an earlier one if the policy has become stricter since.
+    /// The stored deadline, or an earlier one if this lifetime has become stricter since.
     pub(crate) fn current_deadline(&self, timing: &Timing) -> SystemTime {
         timing.deadline.min(self.deadline(timing))
     }
@@ -344,7 +347,7 @@ impl Lifetime {
         let kept = if self.is_browser_bound(timing.expiry) {
             gained
         } else {
-            // The gain of a new cookie in the browser.
+            // The time that a new cookie adds to the cookie's life in the browser.
             let end = |sent, deadline| later(sent, BROWSER_KEEPS).min(deadline);
             end(sent, deadline).saturating_sub(end(touched, current))
         };
@@ -358,7 +361,7 @@ impl Lifetime {
         timing.touched = now;
         timing.deadline = from_micros(deadline);
         timing.ends_with_browser = self.ends_with_browser(timing.expiry);
-        // A cookie that ends with the browser advertises no deadline.
+        // A cookie that ends with the browser states no deadline, so a moved deadline need not be sent.
         if other_cookie || !self.is_browser_bound(timing.expiry) {
             Renewed::WithCookie
         } else {
@@ -374,12 +377,12 @@ impl Lifetime {
         timing.deadline = self.deadline(timing);
     }
 
-    /// Whether a new session, with or without a user, is one of a visitor who has come only once.
+    /// Whether a new session, with or without a user, is that of a visitor who has come only once.
     pub(crate) fn comes_once(&self, has_user: bool) -> bool {
         self.first_age.is_some() && !has_user
     }
 
-    /// Whether a request that saved or read the session renews it.
+    /// Whether this lifetime renews the session of a request that has saved or read it.
     pub(crate) fn renews(&self, saved: bool, read: bool) -> bool {
         match self.renewal {
             Renewal::EveryRequest => true,
@@ -388,17 +391,17 @@ impl Lifetime {
         }
     }
 
-    /// Whether a session with this setting has a cookie that ends with the browser.
+    /// Whether the cookie of a session with this expiry setting ends when the browser is closed.
     pub(crate) fn is_browser_bound(&self, expiry: Expiry) -> bool {
         expiry == Expiry::BrowserClose || self.ends_with_browser(expiry)
     }
 
-    /// Whether the program's lifetime makes the cookie of such a session end with the browser.
+    /// Whether it is this lifetime that makes the cookie of such a session end when the browser is closed.
     fn ends_with_browser(&self, expiry: Expiry) -> bool {
         expiry == Expiry::Default && self.browser_close
     }
 
-    /// The least gain that is worth a write: a share of the most that activity can gain.
+    /// The smallest gain in lifetime for which a session is saved: a share of the most that activity can gain.
     fn step(&self, expiry: Expiry) -> Duration {
         let window = match expiry {
             Expiry::After(age) => age,
@@ -409,7 +412,7 @@ impl Lifetime {
     }
 }
 
-/// `time + span` in microseconds, or the end of storable time.
+/// `time + span` in microseconds, or the latest time that can be stored.
 fn later(time: u64, span: Duration) -> u64 {
     time.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
 }
@@ -503,7 +506,7 @@ mod tests {
             if is_over(lifetime, &session, now) {
                 break;
             }
-            // One step early at the latest, as everywhere.
+            // The session may end one renewal step early, as always.
             let last_step = session.deadline - lifetime.step(expiry) < kept_until;
             assert!(
                 now < kept_until || last_step,
@@ -533,7 +536,8 @@ mod tests {
                 }
             }
         }
-        // And not more often than needed: in 420 days of weekly visits, each 35 days, whatever the deadline does.
+        // The cookie is not sent more often than needed: in 420 days of weekly visits, once each 35 days, whatever the
+        // deadline does.
         let decades = Lifetime::new().age(DAY * 10_000);
         assert_eq!(check_kept(&decades, Expiry::Default, DAY * 7), 12);
         assert_eq!(check_kept(&decades.absolute_limit(DAY * 10_000), Expiry::Default, DAY * 7), 12);
@@ -605,7 +609,7 @@ mod tests {
         ] {
             assert_eq!(policy.renew(&mut session, at(1)), want, "{policy:?}");
         }
-        // A setting of its own is not the program's matter.
+        // The setting of the session itself takes precedence over the program's option.
         for expiry in [Expiry::BrowserClose, Expiry::After(DAY), Expiry::At(at(9))] {
             let mut session = timing(&off, expiry, at(0));
             assert_eq!(on.renew(&mut session, at(1)), Renewed::No, "{expiry:?}");
@@ -619,7 +623,7 @@ mod tests {
         assert_eq!(session.deadline, deadline);
         assert!(!is_over(&Lifetime::new(), &session, deadline - Duration::from_micros(1)));
         assert!(is_over(&Lifetime::new(), &session, deadline));
-        // A login lately, an activity lately: either may lie in the future.
+        // A recent login and a recent activity: either may be in the future.
         for (created, touched) in [(at(10_000), at(0)), (at(0), at(10_000))] {
             let session = Timing { created, touched, ..session };
             assert!(is_over(&Lifetime::new(), &session, at(10_000 - 301)));
@@ -630,7 +634,7 @@ mod tests {
     #[test]
     fn the_policy_says_which_requests_renew() {
         let idle = Lifetime::new().idle_limit(DAY);
-        // Whether a request renews that neither reads nor saves, that reads, that saves, that does both.
+        // The answers for a request that neither reads nor saves, that reads, that saves, and that does both.
         for (lifetime, want) in [
             (Lifetime::new(), [false, false, true, true]),
             (idle.clone(), [false, true, true, true]),

@@ -1,16 +1,18 @@
-//! The fair queues among the threads of this process, one for each session that is being written.
+//! The queues in which the threads of this process wait to write a session: one queue for each session that is being
+//! written.
 //!
-//! A lock between processes alone would starve threads, because waiting for one means polling. With a queue in front,
-//! only one thread of a process polls.
+//! Waiting for a lock between processes means polling, and a thread that polls may be overtaken again and again. With a
+//! queue, only the first thread of a process polls, and the threads write in the order in which they came.
 //!
-//! - In the file engine, a thread takes its turn here first, and then the lock of the file (`flock`), always in this
-//!   order.
-//! - A queue knows the thread that has the turn. A thread that would wait for itself is refused at once.
-//! - Every wait has a deadline: the wait for this queue and for the lock of the file together take at most
-//!   the wait limit of the store (default 5 s); then the operation fails with `Busy`.
-//! - A thread that ends its turn passes it on to the thread that has waited longest, and wakes it. No other thread can
-//!   come in between.
-//! - The table holds no queue that no thread uses.
+//! - In the file engine, a thread first waits in the queue for its turn, and then for the lock of the session file
+//!   (`flock`). The order is always this one.
+//! - A queue knows the thread that has the turn. If that thread asks for another turn, it would wait for itself, so it
+//!   is refused at once.
+//! - Every wait has a deadline: the waits for the queue and for the file lock together take at most the wait limit of
+//!   the store (default 5 s). Then the operation fails with `Busy`.
+//! - A thread that ends its turn gives it to the thread that has waited longest, and wakes that thread. No other thread
+//!   can take the turn in between.
+//! - A queue is removed when its last thread has ended its turn.
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::ForkGuard;
 use crate::id::PublicId;
@@ -18,39 +20,41 @@ use crate::sync::thread::{self, Thread, ThreadId};
 use crate::sync::{Instant, Mutex};
 use std::collections::VecDeque;
 
-/// The number of parts of the queue table, so that threads that write different sessions seldom meet: 64 for tens of
-/// threads. One under the checker of orders, so that the random ids of a model do not decide which threads meet.
-const PARTS: usize = if cfg!(all(test, shuttle)) { 1 } else { 64 };
+/// The number of segments of the queue table. Each has a lock of its own, so that threads that write different sessions
+/// seldom wait for each other; 64 are enough for tens of threads. In the models that the scheduler of `shuttle` checks
+/// there is one, so that the random ids of sessions do not decide which threads meet at a lock.
+const SEGMENTS: usize = if cfg!(all(test, shuttle)) { 1 } else { 64 };
 
-/// A session that a thread of this process is writing. Most writers meet no other, so a queue without a waiting thread
+/// The queue of a session that a thread of this process is writing. A queue in which no thread waits, as most are,
 /// needs no allocation.
 #[derive(Debug)]
 struct Queue {
     id: PublicId,
     /// The thread that has the turn.
     holder: ThreadId,
-    /// The threads that wait, the one that has waited longest first.
+    /// The waiting threads; the first one has waited longest.
     waiting: VecDeque<Thread>,
 }
 
-/// The queues of one part, in no order: there is at most one for each thread that is writing, so a part has a few.
+/// The queues of one segment, unsorted. There is at most one queue for each thread that is writing, so a linear search
+/// finds one quickly.
 #[derive(Debug, Default)]
-struct Part(Vec<Queue>);
+struct Segment(Vec<Queue>);
 
-impl Part {
+impl Segment {
     fn position(&self, id: &PublicId) -> Option<usize> {
         self.0.iter().position(|queue| queue.id == *id)
     }
 }
 
-/// The queues of this process: one for each session that a thread is writing.
+/// The table of all queues.
 #[derive(Debug)]
 pub(crate) struct Queues {
-    parts: [Mutex<Part>; PARTS],
+    segments: [Mutex<Segment>; SEGMENTS],
     fork_guard: ForkGuard,
 }
 
-/// A turn to write a session.
+/// The turn of a thread to write a session, until it is dropped.
 pub(crate) struct Turn<'a> {
     queues: &'a Queues,
     id: PublicId,
@@ -58,30 +62,30 @@ pub(crate) struct Turn<'a> {
 
 impl Queues {
     pub(crate) fn new() -> Self {
-        Self { parts: std::array::from_fn(|_| Mutex::default()), fork_guard: ForkGuard::new() }
+        Self { segments: std::array::from_fn(|_| Mutex::default()), fork_guard: ForkGuard::new() }
     }
 
-    /// Waits for this thread's turn to write the session.
+    /// Waits until it is this thread's turn to write the session.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] at the deadline; [`ErrorKind::Reentrant`] at once if this thread has the turn already, and
-    /// so would wait for itself; [`ErrorKind::Forked`] in a forked child, where the queues may hold turns of threads
+    /// [`ErrorKind::Busy`] at the deadline. [`ErrorKind::Reentrant`] at once if this thread has the turn already, and
+    /// so would wait for itself. [`ErrorKind::Forked`] in a forked child, where the queues may hold turns of threads
     /// that do not exist.
     pub(crate) fn turn(&self, id: &PublicId, deadline: Instant) -> Result<Turn<'_>> {
         self.check_process()?;
         let me = thread::current();
         let must_wait = {
-            let mut part = self.part(id).lock();
-            if let Some(at) = part.position(id) {
-                let queue = &mut part.0[at];
+            let mut segment = self.segment(id).lock();
+            if let Some(at) = segment.position(id) {
+                let queue = &mut segment.0[at];
                 if queue.holder == me.id() {
                     return Err(reentrant());
                 }
                 queue.waiting.push_back(me.clone());
                 true
             } else {
-                part.0.push(Queue { id: *id, holder: me.id(), waiting: VecDeque::new() });
+                segment.0.push(Queue { id: *id, holder: me.id(), waiting: VecDeque::new() });
                 false
             }
         };
@@ -91,16 +95,17 @@ impl Queues {
         Ok(Turn { queues: self, id: *id })
     }
 
-    /// Waits until the thread that had the turn has passed it on to this one.
+    /// Waits until the turn is passed on to this thread, which is in the queue already.
     #[cold]
     fn wait(&self, id: &PublicId, me: ThreadId, deadline: Instant) -> Result<()> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Returns at once if the turn was passed on before. It may also return for no reason.
+            // `park_timeout` returns at once if this thread was woken before the call. It may also return without a
+            // reason, so the loop checks.
             thread::park_timeout(left);
-            let mut part = self.part(id).lock();
-            let at = part.position(id).expect("a queue stays while a thread waits in it");
-            let queue = &mut part.0[at];
+            let mut segment = self.segment(id).lock();
+            let at = segment.position(id).expect("a queue stays while a thread waits in it");
+            let queue = &mut segment.0[at];
             if queue.holder == me {
                 return Ok(());
             }
@@ -119,35 +124,35 @@ impl Queues {
         if self.fork_guard.same_process() { Ok(()) } else { Err(forked()) }
     }
 
-    fn part(&self, id: &PublicId) -> &Mutex<Part> {
-        // The second byte of the id chooses the part, because the first is the shard, and the sessions of one shard
-        // must spread too.
-        &self.parts[usize::from(id.as_bytes()[1]) % PARTS]
+    fn segment(&self, id: &PublicId) -> &Mutex<Segment> {
+        // The second byte of the id selects the segment. The first one is the shard, and the sessions of one shard must
+        // spread over the segments, too.
+        &self.segments[usize::from(id.as_bytes()[1]) % SEGMENTS]
     }
 
-    /// Passes the turn on to the thread that has waited longest; a queue without one is removed.
+    /// Gives the turn to the thread that has waited longest. If no thread waits, removes the queue.
     fn pass_on(&self, id: &PublicId) {
-        let mut part = self.part(id).lock();
-        let Some(at) = part.position(id) else { return };
-        if let Some(next) = part.0[at].waiting.pop_front() {
-            part.0[at].holder = next.id();
-            drop(part);
+        let mut segment = self.segment(id).lock();
+        let Some(at) = segment.position(id) else { return };
+        if let Some(next) = segment.0[at].waiting.pop_front() {
+            segment.0[at].holder = next.id();
+            drop(segment);
             next.unpark();
         } else {
-            part.0.swap_remove(at);
+            segment.0.swap_remove(at);
         }
     }
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.lock().0.len()).sum()
+        self.segments.iter().map(|segment| segment.lock().0.len()).sum()
     }
 
-    /// How many threads wait for a session.
+    /// The number of threads that wait for a session.
     #[cfg(test)]
     fn waiting(&self, id: &PublicId) -> usize {
-        let part = self.part(id).lock();
-        part.position(id).map_or(0, |at| part.0[at].waiting.len())
+        let segment = self.segment(id).lock();
+        segment.position(id).map_or(0, |at| segment.0[at].waiting.len())
     }
 }
 
@@ -157,14 +162,14 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// The error in a forked child.
+/// The error of an operation in a forked child.
 #[cold]
 fn forked() -> Error {
     Error::new(ErrorKind::Forked, "use a session store")
         .with_reason("this store was opened before the process was forked; open it in the child")
 }
 
-/// The error for a thread that would wait for itself.
+/// The error of an operation inside another one on the same session, by the same thread.
 fn reentrant() -> Error {
     Error::new(ErrorKind::Reentrant, "lock a session").with_reason(
         "this thread is changing that session already: a function given to `update_now`, `update` or `Store::update` must \
@@ -172,7 +177,7 @@ fn reentrant() -> Error {
     )
 }
 
-/// The error at the end of a wait, for a queue or a file lock.
+/// The error of an operation whose wait, in the queue or for the file lock, has reached its deadline.
 pub(crate) fn busy() -> Error {
     Error::new(ErrorKind::Busy, "lock a session")
         .with_reason("another writer held it for the whole wait limit")
@@ -222,7 +227,7 @@ mod tests {
             );
         }
         drop(queues.turn(&b, minute()).unwrap());
-        // A thread that gave up waiting has changed nothing of that.
+        // The thread that gave up waiting has not changed the holder.
         thread::scope(|scope| drop(scope.spawn(|| queues.turn(&a, soon()).map(drop)).join()));
         assert_eq!(queues.turn(&a, minute()).err().map(|error| error.kind()), Some(ErrorKind::Reentrant));
         drop(held);
@@ -231,7 +236,8 @@ mod tests {
         assert_eq!(queues.len(), 0);
     }
 
-    /// The thread that has the turn after this one is not taken for it, nor this one for the thread before.
+    /// After the turn has passed from thread to thread, each is refused a second turn exactly while it has one: the
+    /// holder is neither the thread before nor the next one.
     #[test]
     fn a_turn_that_was_handed_over_is_the_next_threads() {
         let queues = Queues::new();
@@ -265,11 +271,11 @@ mod tests {
     }
 
     #[test]
-    fn sessions_spread_over_all_parts() {
+    fn sessions_spread_over_all_segments() {
         let queues = Queues::new();
-        let part = |n: u32| std::ptr::from_ref(queues.part(&PublicId::digest(&n.to_le_bytes())));
-        let parts: HashSet<_> = (0..4000).map(part).collect();
-        assert_eq!(parts.len(), PARTS);
+        let segment = |n: u32| std::ptr::from_ref(queues.segment(&PublicId::digest(&n.to_le_bytes())));
+        let segments: HashSet<_> = (0..4000).map(segment).collect();
+        assert_eq!(segments.len(), SEGMENTS);
     }
 
     #[test]
@@ -281,7 +287,7 @@ mod tests {
             for n in 0..6 {
                 let (queues, order, id) = (&queues, &order, &id);
                 scope.spawn(move || {
-                    // The fourth gives up before the others get their turn.
+                    // The fourth thread gives up before the others get their turn.
                     let wait = Duration::from_millis(if n == 3 { 1 } else { 30_000 });
                     let turn = queues.turn(id, Instant::now() + wait);
                     assert_eq!(turn.is_err(), n == 3);

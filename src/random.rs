@@ -1,7 +1,7 @@
 //! Random bits, from the operating system's generator. There is no fallback.
 use crate::error::{Error, ErrorKind, Result};
 
-/// Random bytes. `operation` names the purpose in an error.
+/// Returns random bytes. `operation` names their purpose in an error.
 ///
 /// # Errors
 ///
@@ -30,7 +30,7 @@ pub(crate) mod tests {
         if IS_DRY.get() { Err(getrandom::Error::UNSUPPORTED) } else { getrandom::fill(bytes) }
     }
 
-    /// Runs `run` on this thread while the generator fails.
+    /// Runs `run` on this thread. The random generator fails meanwhile.
     pub(crate) fn without_random_bits<R>(run: impl FnOnce() -> R) -> R {
         IS_DRY.set(true);
         let result = run();

@@ -18,7 +18,7 @@
 mod block;
 mod edit;
 mod entries;
-// Safe code, compared with other safe code many times over: too long for Miri.
+// These tests compare safe code with other safe code many times, which takes too long under Miri.
 #[cfg(test)]
 #[cfg(not(miri))]
 mod model;
@@ -42,8 +42,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Longest user that a record holds, in bytes. (A session's [`login`](crate::Session::login) accepts a shorter one
-/// only.)
+/// The largest number of bytes of a user in a record. (A session's [`login`](crate::Session::login) accepts only
+/// shorter names.)
 const USER_BYTES_MAX: usize = u16::MAX as usize;
 
 /// One session as a store keeps it.
@@ -168,7 +168,7 @@ impl Record {
         from_micros(self.deadline_micros())
     }
 
-    /// The times in microseconds since 1970.
+    /// The times in microseconds since 1970, as they are stored.
     pub(crate) fn micros(&self) -> Micros {
         block::times(&self.block)
     }
@@ -410,13 +410,13 @@ impl Record {
         Ok(())
     }
 
-    /// The size of its allocation in bytes: the block and the two counts of the [`Arc`].
+    /// The number of bytes of the record's allocation: the block, and the two counts of the [`Arc`].
     pub(crate) fn allocated_bytes(&self) -> usize {
         2 * size_of::<usize>() + self.block.len()
     }
 
-    /// Reads only the first bytes of the block, where the counts of the [`Arc`] are. A clone writes there, and without
-    /// this call would begin to wait for that memory only after the caller's earlier reads are done.
+    /// Reads only the first bytes of the allocation, where the counts of the [`Arc`] are. A clone writes there. Without
+    /// this call, the clone would begin to wait for that memory only after the caller's earlier reads are done.
     #[inline]
     pub(crate) fn prefetch(&self) {
         std::hint::black_box(Arc::strong_count(&self.block));
@@ -427,12 +427,12 @@ impl Record {
         block::count(&self.block)
     }
 
-    /// Bytes that a login writes; a store's limits do not apply to them.
+    /// The number of bytes that a login writes. A store's limits do not apply to them.
     pub(crate) fn login_bytes(&self) -> usize {
         block::user_len(&self.block) + block::note_len(&self.block)
     }
 
-    /// Replaces one text before the names; its length is stored at `length_at`.
+    /// Replaces one of the texts before the names. Its length is stored at `length_at`.
     fn set_text(&mut self, length_at: usize, old: Range<usize>, text: &str) -> Result<()> {
         if self.block.len() - old.len() + text.len() > BYTES_MAX {
             return Err(too_large());
@@ -444,7 +444,7 @@ impl Record {
         Ok(())
     }
 
-    /// The block for writing: a copy if a clone shares it.
+    /// The block for writing. It is copied first if a clone shares it.
     fn block_mut(&mut self) -> &mut [u8] {
         Arc::make_mut(&mut self.block)
     }
@@ -464,7 +464,7 @@ fn too_large() -> Error {
     Error::new(ErrorKind::TooLarge, "change session record").with_reason(reason)
 }
 
-/// Shows the times and sizes only, because neither the entries nor the user belong in a log.
+/// Shows only times and sizes, because neither the entries nor the user belong in a log.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Timing { created, touched, deadline, expiry, ends_with_browser, came_once } = self.timing();
@@ -494,7 +494,7 @@ mod tests {
     fn value(text: &str) -> Value {
         Value::new(text).unwrap()
     }
-    /// Every field is in use.
+    /// A record in which every field is used.
     fn full() -> Record {
         let mut record = Record::new(at(1), at(9)).with_user("ada").unwrap();
         record.set_timing(Timing {
@@ -554,7 +554,7 @@ mod tests {
         }
     }
 
-    /// A change, and the name of what it changes.
+    /// A change of a record, and the name of the field that it changes.
     type Named = (&'static str, fn(&mut Record));
 
     #[test]
@@ -684,7 +684,8 @@ mod tests {
     #[test]
     fn a_bit_flip_is_refused_or_makes_another_record_never_the_same() {
         let record = full();
-        // Under an interpreter, a few that share no factor with the bits of a byte.
+        // Under Miri, only some bits are flipped. The step has no common divisor with the bits of a byte, so that each
+        // of them is flipped somewhere.
         for bit in (0..record.as_bytes().len() * 8).step_by(if cfg!(miri) { 31 } else { 1 }) {
             let mut bytes = record.as_bytes().to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -703,7 +704,7 @@ mod tests {
         }
     }
 
-    /// The reason for which changed bytes are refused.
+    /// The reason for which a record with changed bytes is refused.
     #[track_caller]
     fn refusal(change: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut bytes = full().as_bytes().to_vec();
@@ -728,7 +729,7 @@ mod tests {
             assert_eq!(refusal(|bytes| bytes[at] = byte), "reserved bytes are in use", "byte {at}");
         }
         let (table, text) = (block::HEADER_LEN, block::HEADER_LEN + 3 * block::ROW);
-        // Its names are `a`, `b` and `naïve`, and end at 1, 2 and 8.
+        // The names of the record are `a`, `b` and `naïve`; they end at the offsets 1, 2 and 8.
         assert_eq!(refusal(|bytes| bytes[table] = 0xff), "a part of its text ends inside a character");
         assert_eq!(
             refusal(|bytes| bytes[table + 8] = 0),
@@ -747,7 +748,7 @@ mod tests {
         assert_eq!(refusal(|bytes| bytes[names] = b'b'), "its names are not in order");
         assert_eq!(refusal(|bytes| bytes[names + 1] = b'z'), "its names are not in order");
         assert_eq!(refusal(|bytes| bytes[names] = 0xff), "its text is not UTF-8");
-        // One byte of the note becomes the user's: both then end inside its `ï`.
+        // One byte of the note is counted as the user's. Then both texts end inside of the character `ï`.
         let inside = u8::try_from("adaa na".len()).unwrap() + 1;
         let reason = refusal(|bytes| (bytes[4], bytes[6]) = (inside, 19 - inside));
         assert_eq!(reason, "a part of its text ends inside a character");

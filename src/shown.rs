@@ -1,16 +1,16 @@
-//! Shows text that a visitor, a program or a directory chose as one line of a message. Characters that would end the
-//! line, control a terminal or change the direction of the text are escaped; all others are shown, whatever their
-//! script. Also shows an error with its causes as such a line.
+//! Makes texts that visitors, programs or file systems have chosen safe to print as one line of a message. Characters
+//! that would end the line, control a terminal or change the direction of the text are escaped. All others are printed,
+//! in any script. Also prints an error with its causes as one line.
 use std::error::Error as StdError;
 use std::fmt::{self, Display, Write};
 use std::iter::successors;
 
-/// Shows `text` in a message, escaped as described above.
+/// The text with escapes, as described in the module documentation.
 pub(crate) fn shown<T: Display>(text: T) -> impl Display {
     Shown(text)
 }
 
-/// An error, its cause, the cause of that, and so on.
+/// The error, its cause, the cause of that, and so on.
 pub(crate) fn causes<'e>(
     error: &'e (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
@@ -41,8 +41,8 @@ impl Write for Escaping<'_, '_> {
     }
 }
 
-/// Controls (Unicode's Cc), separators of lines and paragraphs, and the marks that set the direction of text, which can
-/// make one line look like another.
+/// Whether a character is escaped: control characters (Unicode's Cc), separators of lines and paragraphs, and
+/// characters that set the direction of text, which can make one line look like another.
 fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

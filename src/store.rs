@@ -15,8 +15,8 @@
 //!    with nothing written.
 //! 4. **Rotation is one step.** [`rotate`](Store::rotate) is an update whose result lives under a new token. When it
 //!    returns, the old token is dead; before that, the new one already exists. Of two rotations of one token, one
-//!    succeeds. If the old one cannot be removed, the new one is, and the call is an error. For a
-//!    [grace period](Rotation::grace) the store remembers that the old token is *moved*: see [`Absent::Moved`].
+//!    succeeds. If the old one cannot be removed, the new one is, and the call is an error. For a [grace
+//!    period](Rotation::grace) the store remembers that the old token is *moved*: see [`Absent::Moved`].
 //! 5. **Gone is gone.** After [`delete`](Store::delete) returned `Ok`, no call finds the token alive again, whatever
 //!    was in flight (where [`Guarantees::shared_state`] says so).
 //! 6. **Expired is absent.** A record whose deadline is reached, by the store's own clock, is absent for load, update
@@ -44,7 +44,8 @@ pub trait Store: Send + Sync {
     /// The time of the store's clock. Every comparison with a time of this store's records uses it.
     fn now(&self) -> SystemTime;
 
-    /// Whether a token could be one of this store's, by its form alone: no I/O, and no promise that the store has it.
+    /// Whether a token has the form of this store's tokens. Does no I/O, and does not tell whether the store has the
+    /// token.
     fn is_well_formed(&self, token: &Token) -> bool;
 
     /// Finds the record of `token`.
@@ -153,8 +154,8 @@ pub trait Store: Send + Sync {
     /// The promises that not every storage mode can make.
     fn guarantees(&self) -> Guarantees;
 
-    /// The meaning of [`Durability::OfStore`] here; by default [`Durability::Relaxed`]. If a request asks for more, its
-    /// earlier saves are made power-safe by one more call.
+    /// The durability that [`Durability::OfStore`] means in this store; by default [`Durability::Relaxed`]. If a
+    /// request asks for more, its earlier saves are made power-safe by one more call.
     fn durability(&self) -> Durability {
         Durability::Relaxed
     }
@@ -166,7 +167,7 @@ pub trait Store: Send + Sync {
     }
 }
 
-/// The most successors of a moved token that a store follows.
+/// The number of successors of a moved token that a store follows, at most.
 pub const HOPS_MAX: usize = 32;
 
 #[cold]
@@ -174,7 +175,7 @@ pub(crate) fn unsupported(operation: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, operation).with_reason("this kind of store cannot do it")
 }
 
-/// A shared store is a store.
+/// An `Arc` of a store is a store, so that a store can be shared.
 impl<S: Store + ?Sized> Store for Arc<S> {
     fn now(&self) -> SystemTime {
         (**self).now()
@@ -226,24 +227,24 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 /// A change of a record. The store runs it on the newest record.
 ///
 /// It may run several times, each time on a fresh copy, and also on a version that another process has replaced since;
-/// the result is then dropped. So its result must depend on its argument alone. It must not
-/// call the store; the file engine refuses a nested change of the same session with
-/// [`ErrorKind::Reentrant`]. If it returns an error or panics, nothing is written.
+/// the result is then dropped. So its result must depend on its argument alone. It must not call the store; the file
+/// engine refuses a nested change of the same session with [`ErrorKind::Reentrant`]. If it returns an error or panics,
+/// nothing is written.
 pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<Verdict>;
 
 /// The result of a change: whether its record is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Write the changed record.
+    /// The changed record is written.
     Write,
-    /// Leave the stored record as it is. A rotation still moves it.
+    /// The stored record stays as it is. A rotation still moves it.
     Keep,
-    /// Write and move nothing: [`update`](Store::update) and [`rotate`](Store::rotate) return `Ok(None)`, as if the
-    /// session were absent. For a record that the caller's policy does not accept any more.
+    /// Nothing is written or moved: [`update`](Store::update) and [`rotate`](Store::rotate) return `Ok(None)`, as if
+    /// the session were absent. For a record that the caller's policy does not accept any more.
     Abort,
 }
 
-/// The circumstances of a rotation.
+/// The arguments of a rotation.
 ///
 /// ```
 /// use sessile::store::{Durability, Rotation};
@@ -254,9 +255,9 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Rotation<'a> {
-    /// The failures that the moved session survives. (The file engine moves a session power-safe in any case.)
+    /// The durability of the session under its new id. (The file engine makes it power-safe in any case.)
     pub durability: Durability,
-    /// The user that is logged in by the change; `None` for a mere rotation of the id.
+    /// The user whom the change logs in; `None` for a rotation without a login.
     pub login: Option<&'a str>,
     /// How long the old token is known as moved: at most [`GRACE_MAX`], a longer time counts as that; zero for not at
     /// all.
@@ -270,13 +271,13 @@ impl<'a> Rotation<'a> {
         Self { durability, ..Self::default() }
     }
 
-    /// The same with a login of this user.
+    /// The same rotation with a login of this user.
     #[must_use]
     pub fn login(self, user: &'a str) -> Self {
         Self { login: Some(user), ..self }
     }
 
-    /// The same with this grace period.
+    /// The same rotation with this grace period.
     #[must_use]
     pub fn grace(self, grace: Duration) -> Self {
         Self { grace, ..self }
@@ -290,9 +291,8 @@ impl From<Durability> for Rotation<'_> {
     }
 }
 
-/// The failures that a save survives, once it has returned.
-///
-/// Every level survives the death of the process. They differ in a power cut or a crash of the kernel.
+/// The failures that a save survives once it has returned. At every level it survives the death of the process. The
+/// levels differ in a power cut or a crash of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// The durability that the store was opened with.
@@ -304,8 +304,8 @@ pub enum Durability {
     Relaxed,
     /// On the disk: after a power cut the session is at this version or a newer one.
     ///
-    /// Needs a journaling or copy-on-write file system (ext4 with its journal, xfs, btrfs) and a disk that does not
-    /// lie about flushes.
+    /// Needs a journaling or copy-on-write file system (ext4 with its journal, xfs, btrfs) and a disk that does not lie
+    /// about flushes.
     PowerSafe,
 }
 
@@ -318,7 +318,7 @@ pub enum Lookup {
     Absent(Absent),
 }
 
-/// The reason why a token was not found.
+/// The reason for which a token was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Absent {
@@ -365,7 +365,7 @@ impl Moved {
     }
 }
 
-/// A record that was found.
+/// A stored record that was found.
 #[derive(Clone, Debug)]
 pub struct Live {
     /// The record; it shares its bytes with the store's cache, if there is one.

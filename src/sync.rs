@@ -11,8 +11,8 @@ mod usual {
     pub(crate) use std::thread;
     pub(crate) use std::time::Instant;
 
-    /// Marks an effect that other threads can see: a system call, or a read of memory that others write to. Does
-    /// nothing except in proofs.
+    /// A point in a proof at which another thread may run: before an effect that other threads can see, which is a
+    /// system call, or a read of memory that others write to. Does nothing outside of proofs.
     #[inline(always)]
     pub(crate) fn step() {}
 }

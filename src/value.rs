@@ -67,7 +67,7 @@ mod fault;
 mod key;
 mod number;
 mod read;
-// Safe code, compared with other safe code many times over: too long for Miri.
+// These tests compare safe code with other safe code many times, which takes too long under Miri.
 mod depth;
 #[cfg(test)]
 #[cfg(not(miri))]
@@ -138,14 +138,14 @@ impl Value {
         ValueRef::from(self).to_json()
     }
 
-    /// The compact form, in bytes.
+    /// The bytes of the value's compact form.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Encodes a value, and passes its bytes to `take`: see [`Value::new`].
+/// Encodes a value as [`Value::new`] does, and passes its bytes to `take`.
 #[inline]
 pub(crate) fn encode<T: Serialize + ?Sized, R>(value: &T, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
     let mut buffer = Buffer::new();
@@ -155,7 +155,7 @@ pub(crate) fn encode<T: Serialize + ?Sized, R>(value: &T, take: impl FnOnce(&[u8
     }
 }
 
-/// Decodes a value, which must take all of the bytes: see [`Value::get`].
+/// Decodes a value as [`Value::get`] does. It must take up all of the bytes.
 #[inline]
 pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     read::read(bytes).map_err(|fault| mismatch::<T>(bytes, &fault))
@@ -167,7 +167,7 @@ impl fmt::Debug for Value {
     }
 }
 
-/// A value's kind and size, without the data, which does not belong in a log.
+/// Prints the kind and the size of a value, without its data, which do not belong in a log.
 fn write_debug(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let kind = wire::check(bytes).map_or("damaged", |()| kind_of(bytes));
     write!(f, "Value({kind}, {} bytes)", bytes.len())
@@ -188,7 +188,7 @@ fn corrupt(fault: &Fault) -> Error {
     Error::new(ErrorKind::Corrupt, "decode a value").with_reason(fault.to_string())
 }
 
-/// The error for bytes that are no `T`; damage anywhere in them takes precedence.
+/// The error for bytes that cannot be read as a `T`. If they are damaged anywhere, that is the error.
 #[cold]
 fn mismatch<T>(bytes: &[u8], fault: &Fault) -> Error {
     if let Err(damage) = wire::check(bytes) {
@@ -259,7 +259,8 @@ mod tests {
         assert_eq!(error.to_string(), "failed to read a value: it holds a string, not a `u32`");
     }
 
-    /// Two spellings of one integer as keys would be one entry of the map, and a value would be lost.
+    /// If an integer key had two spellings, two members of an object would become one entry of a map, and a value would
+    /// be lost.
     #[test]
     fn a_key_is_an_integer_in_one_spelling_only() {
         fn reads<K: DeserializeOwned + Eq + Hash>(key: &str) -> bool {
@@ -305,7 +306,7 @@ mod tests {
         assert!(both.get::<BTreeMap<u8, String>>().is_err());
     }
 
-    /// Every shape that `serde` knows.
+    /// A type with every shape that `serde` distinguishes.
     #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
     struct Shapes {
         unit: (),
@@ -462,7 +463,7 @@ mod tests {
             &with("secret", json!(1)),
             "at `items[0]`: an unknown field, expected one of `price`, `count`, `size`",
         );
-        // A key of a map is the visitor's, not the program's.
+        // The keys of a map come from the visitor, and not from the program, so they are not in the error.
         check_refusal(
             &json!({"items": [], "by_owner": {"secret": {"price": price, "count": -1}}}),
             "at `by_owner.*.count`: expected u8, found an integer",
@@ -502,7 +503,7 @@ mod tests {
     fn nesting_is_bounded_on_the_way_in_and_on_the_way_out() {
         check_round_trip(&nested(DEPTH_MAX));
         assert_eq!(Value::new(&nested(DEPTH_MAX + 1)).unwrap_err().kind(), ErrorKind::Value);
-        // A crafted value of 200,000 levels must not reach the end of the stack.
+        // A crafted value of 200,000 levels must not use up the stack.
         let bomb = Value([6, 1].repeat(200_000).into());
         assert_eq!(bomb.to_json().unwrap_err().kind(), ErrorKind::Corrupt);
     }

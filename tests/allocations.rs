@@ -1,13 +1,12 @@
-//! A request allocates nothing if it leaves its session alone, or reads an integer of a session in memory.
-//!
-//! A binary of its own, because it replaces the allocator of all its code. Each thread counts for itself.
+//! A request allocates no memory if it does not use its session, or reads an integer in a session that is in memory.
+//! These tests are a program of their own, because they replace its allocator. Each thread counts its own allocations.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 #![expect(unsafe_code, reason = "an allocator is unsafe to implement")]
 use sessile::{Cookies, FileStore, Lifetime, Renewal, Session, SessionId, Sessions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// The system's allocator, which counts the calls that give out memory.
+/// The system's allocator. It counts the calls that return memory.
 struct Counting;
 
 #[global_allocator]
@@ -15,33 +14,33 @@ static ALLOCATOR: Counting = Counting;
 
 thread_local! { static CALLS: Cell<usize> = const { Cell::new(0) }; }
 
-// SAFETY: every call is answered by the system's allocator as it is; the count is a number of the thread, and allocates
+// SAFETY: the system's allocator does what each call asks for. The count is a variable of the thread, which allocates
 // nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.set(CALLS.get() + 1);
-        // SAFETY: the caller keeps the rules of this function.
+        // SAFETY: the caller keeps the rules of this function, which are those of the called one.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: as above; the place was given out by the system's allocator.
+        // SAFETY: the caller keeps the rules, and the system's allocator has returned `place`.
         unsafe { System.dealloc(place, layout) }
     }
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         CALLS.set(CALLS.get() + 1);
-        // SAFETY: as above.
+        // SAFETY: the caller keeps the rules, and the system's allocator has returned `place`.
         unsafe { System.realloc(place, layout, size) }
     }
 }
 
-/// How many allocations it makes.
+/// The number of allocations that `run` makes on this thread.
 fn allocations(run: impl FnOnce()) -> usize {
     let before = CALLS.get();
     run();
     CALLS.get() - before
 }
 
-/// Sessions of which one is stored, and in memory; and its cookie.
+/// `Sessions` with one stored session, which is in memory; and the cookie of that session.
 fn site(renewal: Renewal) -> (tempfile::TempDir, Sessions, String) {
     let dir = tempfile::tempdir().unwrap();
     let sessions = Sessions::new(FileStore::open(dir.path()).unwrap(), Cookies::https()).unwrap();
@@ -55,7 +54,7 @@ fn site(renewal: Renewal) -> (tempfile::TempDir, Sessions, String) {
     (dir, sessions, cookie)
 }
 
-/// A request with these cookie lines, and the headers of its response.
+/// Runs a request with these cookie lines. Asserts that it allocates nothing, and the number of its response's headers.
 #[track_caller]
 fn check(sessions: &Sessions, lines: &[&str], handle: fn(&Session), want_headers: usize) {
     let request = || {

@@ -17,23 +17,23 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long the program may take until it listens, and until it answers.
+/// How long a program may take until it listens, and until it answers.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The address in the printed programs.
+/// The address that the printed programs listen on.
 const PRINTED: &str = "127.0.0.1:8000";
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A block of dependencies, and the program that is printed behind it.
+/// A block of dependencies, and the program that follows it on the page.
 struct Printed {
     dependencies: String,
     program: String,
 }
 
-/// Each program of the page, with the block of dependencies that stands before it.
+/// The programs of a page, each with the block of dependencies before it.
 fn printed(page: &str) -> Vec<Printed> {
     let mut found = Vec::new();
     let mut dependencies = None;
-    // Between two fences: the language in the first line, then the block.
+    // A block of code is between two fences. Its first line names the language.
     for block in page.split("\n```").skip(1).step_by(2) {
         let (language, text) = block.split_once('\n').unwrap();
         if language == "toml" && text.starts_with("[dependencies]\n") {
@@ -46,7 +46,7 @@ fn printed(page: &str) -> Vec<Printed> {
     found
 }
 
-/// Makes a package of it and builds it: the program's path, or the compiler's errors.
+/// Makes a package of the program and builds it. Returns the path of the program, or the compiler's errors.
 #[track_caller]
 fn build(dir: &Path, name: &str, printed: &Printed) -> Result<PathBuf, String> {
     let version = "sessile = { version = ";
@@ -54,13 +54,13 @@ fn build(dir: &Path, name: &str, printed: &Printed) -> Result<PathBuf, String> {
     let from_here = format!("sessile = {{ path = {REPOSITORY:?}, version = ");
     let mut manifest = format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n");
     manifest += &printed.dependencies.replace(version, &from_here);
-    // In a directory below another package, cargo would ask that package's workspace.
+    // Without this line, cargo would take the package for a part of the workspace in a directory above.
     manifest += "\n\n[workspace]\n";
     fs::create_dir(dir.join("src")).unwrap();
     fs::write(dir.join("Cargo.toml"), manifest).unwrap();
     fs::write(dir.join("src/main.rs"), &printed.program).unwrap();
     fs::copy(Path::new(REPOSITORY).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
-    // Kept, so that the dependencies are built once.
+    // The target directory is kept, so that the dependencies are built only once.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outside");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -83,7 +83,7 @@ fn builds(dir: &Path, name: &str, printed: &Printed) -> PathBuf {
     })
 }
 
-/// A program that is killed when this is dropped.
+/// A running program. It is killed when this value is dropped.
 struct Running(Child);
 
 impl Running {
@@ -102,13 +102,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Errors mean that it is dead already.
+        // An error means that the program has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Asks for the page with this cookie. All that the server answers.
+/// Requests the page with this cookie. Returns the whole answer of the server.
 fn ask(server: SocketAddr, cookie: &str) -> String {
     let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -136,7 +136,7 @@ fn the_readmes_programs_build_as_printed_and_the_first_serves() {
     let running = Running::start(&program, dirs[0].path(), server);
     let answer = ask(server, "");
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("visits: 1\n"), "{answer}");
-    // A browser keeps this cookie and sends it back by plain HTTP.
+    // The cookie is one that a browser keeps, and sends back over plain HTTP.
     let header = answer.lines().find_map(|line| line.strip_prefix("Set-Cookie: ")).expect("a cookie");
     assert!(!header.contains("Secure"), "{header}");
     let cookie = format!("Cookie: {}\r\n", header.split(';').next().unwrap());
@@ -160,7 +160,8 @@ fn the_compiler_says_what_a_handler_may_return() {
         (&printed[1], "Response`", "-> sessile::Result<_>", "-> Result<_, String>"),
     ] {
         assert_eq!(printed.program.matches(right).count(), 1, "{}", printed.program);
-        // `?` takes no error of the session for a `String`: the test asks for the adapter's opinion.
+        // With `?`, the compiler would complain that an error of the session cannot become a `String`. Without it, the
+        // compiler complains about the adapter's argument, which is tested here.
         let program = printed.program.replace(right, wrong).replace('?', ".unwrap()");
         let dir = tempfile::tempdir().unwrap();
         let printed = Printed { dependencies: printed.dependencies.clone(), program };
@@ -176,7 +177,7 @@ fn the_compiler_says_what_a_handler_may_return() {
     }
 }
 
-/// A heading's anchor: lower case, hyphens for spaces, no other signs.
+/// The anchor of a heading: in lower case, with hyphens for spaces, and without other signs.
 fn anchor(heading: &str) -> String {
     let letters = heading.trim().chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
     letters.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
@@ -195,14 +196,14 @@ fn targets(page: &str) -> Vec<&str> {
     page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect()
 }
 
-/// A page of the repository.
+/// The text of a page in the repository.
 fn page(path: &str) -> String {
     fs::read_to_string(Path::new(REPOSITORY).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 const DOCUMENTS: [&str; 4] = ["docs/guide.md", "docs/design.md", "docs/format.md", "docs/testing.md"];
 
-/// crates.io and docs.rs show the page without the repository around it.
+/// crates.io and docs.rs show the page without the files of the repository.
 #[test]
 fn every_link_of_the_readme_works_without_the_repository() {
     let readme = page("README.md");
@@ -214,7 +215,7 @@ fn every_link_of_the_readme_works_without_the_repository() {
             None => target.starts_with("https://"),
         };
         assert!(leads, "{target} leads nowhere");
-        // The package's files are shown there by their paths.
+        // These links show files of the published package, by their paths.
         if let Some(file) = target.strip_prefix("https://docs.rs/crate/sessile/latest/source/") {
             assert!(Path::new(REPOSITORY).join(file).is_file(), "{target}");
         }
@@ -246,10 +247,10 @@ fn every_link_within_a_document_leads_to_one_of_its_headings() {
     }
 }
 
-/// Folders that the published package leaves out.
+/// Directories that the published package does not contain.
 const REPOSITORY_ONLY: [&str; 3] = ["fuzz", "tests/powercut", "benches/peers"];
 
-/// Whether a path that a document names is there: from the top, or from the engine's folder.
+/// Whether the path that a document names exists, from the top of the repository or from `src/file`.
 fn is_there(path: &str) -> bool {
     let top = Path::new(REPOSITORY);
     let is_left_out = |folder: &&str| path.starts_with(*folder) && !top.join(folder).exists();
@@ -257,7 +258,7 @@ fn is_there(path: &str) -> bool {
         || REPOSITORY_ONLY.iter().any(is_left_out)
 }
 
-/// The sources and folders that a document names in backticks.
+/// The sources and directories that a document names in backticks.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     let is_source = |span: &str| Path::new(span).extension().is_some_and(|extension| extension == "rs");
@@ -284,7 +285,7 @@ fn every_source_that_the_documents_name_is_there() {
     );
 }
 
-/// All sources below a directory, as one text.
+/// The text of all sources below a directory.
 fn sources(dir: &Path) -> String {
     let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     paths
@@ -324,7 +325,7 @@ fn methods(text: &str) -> Vec<&str> {
 fn every_method_that_the_tables_of_names_give_exists() {
     let guide = page("docs/guide.md");
     let sources = sources(&Path::new(REPOSITORY).join("src"));
-    // The last cell of a row is this crate's.
+    // The last cell of a row is that of this crate.
     let cells = guide.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit(" | ").next());
     let named: Vec<_> = cells.flat_map(methods).collect();
     assert!(named.len() > 80, "{named:?}");

@@ -1,5 +1,5 @@
-//! Administration by public id: load, delete, import, quarantine. A [`PublicId`] is no secret and opens no session to a
-//! visitor.
+//! Operations by public id, for administration: load, delete, import, quarantine. A [`PublicId`] is not secret, and
+//! opens no session to a visitor.
 use super::FileStore;
 use super::coherence::Cause;
 use super::disk::{Access, Directory};
@@ -21,8 +21,8 @@ use std::time::Duration;
 const CREATION_WAIT: Duration = Duration::from_millis(100);
 
 impl FileStore {
-    /// Loads a session by its public id, as [`load`](crate::store::Store::load) does by its secret id; always from the
-    /// file.
+    /// Loads a session by its public id, as [`load`](crate::store::Store::load) does by its secret id. The session file
+    /// is always read.
     ///
     /// # Errors
     ///
@@ -30,7 +30,8 @@ impl FileStore {
     pub fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
         self.queues.check_process()?;
         let id = *id;
-        // Before the file is read: a cut-off that has returned by now is known.
+        // The log of cut-offs is read before the session file, so that every cut-off that has returned by now is taken
+        // into account.
         self.coherence.cut_off_view()?;
         Ok(match self.read(SessionRef::PublicId(id), &id, None)? {
             Some(View::Valid { newest, .. }) if self.is_expired(&newest.record) => {
@@ -46,7 +47,7 @@ impl FileStore {
     }
 
     /// Deletes a session by its public id, as [`delete`](crate::store::Store::delete) does by its secret id: at once,
-    /// in every process that uses the store; from an id that a rotation has moved, the session that has its place.
+    /// in every process that uses the store. If a rotation has moved the id, deletes the session under its present id.
     /// Returns whether a live session was there.
     ///
     /// # Errors
@@ -84,11 +85,12 @@ impl FileStore {
         };
         let began = Instant::now();
         loop {
-            // The file is looked for first, because a creation inserts the session in the index.
+            // The file is looked for first, because a creation would insert the session in the expiry index before it
+            // fails.
             if self.open_file(id, &path, Access::Read)?.is_none() {
                 match self.create_file(session, record.clone(), self.options.is_power_safe(how)) {
                     Ok(_) => return Ok(true),
-                    // Another process has created the session meanwhile.
+                    // Another process has created a file under the id meanwhile.
                     Err(error) if error.kind() == ErrorKind::Random => {}
                     Err(error) => return Err(error),
                 }
@@ -108,7 +110,7 @@ impl FileStore {
                 LockResult::Unreadable(unreadable) if unreadable.is_damaged => {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
-                // The creating process may be between creating the file and locking it.
+                // A file without a version may be one that another process has just created and not locked yet.
                 LockResult::Unreadable(unreadable) if began.elapsed() < CREATION_WAIT => {
                     drop(unreadable);
                     thread::sleep(CREATION_WAIT / 20);
@@ -123,8 +125,8 @@ impl FileStore {
         }
     }
 
-    /// Moves a session file to the directory `damaged` of the store, for inspection, if it is damaged. A link, pipe
-    /// or directory in its place is moved as well. Returns the new path; `None` if there is no such file (any more).
+    /// Moves a session file to the directory `damaged` of the store, for inspection, if it is damaged. A link, pipe or
+    /// directory in its place is moved as well. Returns the new path; `None` if there is no such file (any more).
     ///
     /// # Errors
     ///
@@ -137,7 +139,7 @@ impl FileStore {
         let shard = self.open_shard(id)?;
         match shard.stat(path.below_shard()) {
             Ok(stat) if stat.is_file => {}
-            // Such a file cannot be locked, and no session has its name while it is there.
+            // A link, pipe or directory cannot be locked. While it is there, no session has the name.
             Ok(_) => return self.move_to_damaged(id, &shard, &path, || Ok(true)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.root.error("examine session file", &path, error)),
@@ -151,12 +153,12 @@ impl FileStore {
         if !unreadable.is_damaged {
             return Ok(None);
         }
-        // A `delete` that does not wait for the lock may remove the file meanwhile.
+        // A forced delete may remove the file meanwhile.
         self.move_to_damaged(id, &shard, &path, || Ok(!self.is_current_file(&path, &unreadable.file)?))
     }
 
-    /// Moves the file under a session's name. If the file is missing, returns `None` if it `may_be_gone`, and an error
-    /// otherwise.
+    /// Moves the file under a session's name to the directory `damaged`. If the file is missing, returns `None` if
+    /// `may_be_gone` returns true, and an error otherwise.
     fn move_to_damaged(
         &self,
         id: &PublicId,
@@ -167,11 +169,11 @@ impl FileStore {
         let error = |error| self.root.error("quarantine session file", path, error);
         self.root.make_directory(DAMAGED).map_err(error)?;
         let damaged = self.root.open_directory(DAMAGED).map_err(error)?;
-        // An earlier file of the same name stays, so further files get a number.
+        // The directory may have a file of the same name from an earlier quarantine, so further files get a number.
         let names = (0..1000).map(|n| if n == 0 { id.to_string() } else { format!("{id}.{n}") });
         match shard.move_to_free(path.below_shard(), &damaged, names) {
             Ok(name) => {
-                // A cache may have the session as it was before the damage.
+                // A cache may have the session from before the damage.
                 self.coherence.invalidate(id, None, Cause::Ended)?;
                 Ok(Some(self.root.path().join(DAMAGED).join(name)))
             }

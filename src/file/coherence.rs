@@ -11,7 +11,7 @@
 //! | an operation that | calls |
 //! |---|---|
 //! | loads | [`find`](Coherence::find); then, if it must read the file, `stamp`, and `remember` or `forget` |
-//! | takes a lock | `known`, which spares verifying that version again; and `stamp` |
+//! | takes a lock | `peek_copy`, which spares verifying that version again; and `stamp` |
 //! | saves | `invalidate` and `remember`, under the lock |
 //! | ends | `invalidate` and `forget` |
 //!
@@ -34,22 +34,23 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-// Types of the interface.
+// Types of this module's interface that other modules define.
 pub(super) use super::cut_offs::CutOff;
 pub(super) use super::generations::{Cause, Stamp};
 pub(super) use super::read_cache::{Cached, Found, Fresh};
 
-/// How long a copy is trusted without reading the file. The limit covers two cases that the counters miss: a writer
-/// that was killed between its save and its invalidation, and a session that was removed outside the library while no
-/// watcher runs. Reading the file takes a few microseconds, so a longer time would gain nothing.
+/// How long a copy is returned without reading the session file again. The limit covers two cases that the counters
+/// miss: a writer that was killed between its save and its invalidation, and a session that was removed outside the
+/// library while no watcher runs. Reading the file takes a few microseconds, so a longer time would gain nothing.
 const TRUST_MICROS: u64 = 60_000_000;
 
-/// How many times an invalidation is repeated because the counters file was replaced, before it fails. Two backups are
-/// not restored while one session is saved.
-const FOLLOWINGS_MAX: u32 = 8;
+/// How often one invalidation is written, at most. It is repeated if the generations file was replaced meanwhile, as by
+/// the restoration of a backup. No backup is restored eight times during one save, so after that the invalidation
+/// fails.
+const INVALIDATIONS_MAX: u32 = 8;
 
-/// The copies of one open store. Without a cache, no copy is found or kept; the copies of other processes are
-/// invalidated all the same.
+/// The cache of one open store, and the invalidation of the caches of all processes. A store without a cache finds and
+/// keeps no copy, but invalidates the copies of other processes.
 #[derive(Debug)]
 pub(super) struct Coherence {
     root: Root,
@@ -62,19 +63,24 @@ pub(super) struct Coherence {
     watcher: Option<Result<Watcher>>,
 }
 
-/// The counter of cut-offs, if this process sees other processes move it.
+/// The number of the counters and the value of the counter of cut-offs; `None` if this process cannot see other
+/// processes change that counter.
 fn counter(generations: &Generations) -> Option<Counter> {
     let counters = generations.counters();
     let value = counters.cut_offs()?;
-    // The log that is read after this fence is not older than the move that the value shows.
+    // After this fence, a read of the log of cut-offs sees at least the entry whose counter value was read.
     fence(Ordering::Acquire);
     Some(Counter { counters: counters.number(), value })
 }
 
 impl Coherence {
-    /// Caches sessions if `cache_bytes` is more than 0; watches for changes outside the library if the option is on and
-    /// there is a cache. `has_log` tells whether the store has a log of cut-offs, so that a missing one is a loss.
-    /// On an error the log could not be read.
+    /// Caches sessions if `cache_bytes` is more than 0. Watches for changes outside the library if that option is on
+    /// and there is a cache. `has_log` tells whether the store has had a log of cut-offs, so that a missing one is a
+    /// loss.
+    ///
+    /// # Errors
+    ///
+    /// The log of cut-offs could not be read.
     pub(super) fn new(
         root: &Root,
         generations: Generations,
@@ -83,7 +89,8 @@ impl Coherence {
     ) -> Result<Self> {
         let generations = Arc::new(generations);
         let cut_offs = CutOffs::new(root, &options.observer, has_log);
-        // Read now, so that no operation waits for all of it; and before the watcher takes the last descriptors.
+        // The log is read now, so that no operation waits for the reading of a long log; and before the watcher opens
+        // descriptors, which may be the last ones.
         cut_offs.refresh(|| counter(&generations))?;
         let cache =
             (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes, &generations.counters()));
@@ -101,36 +108,36 @@ impl Coherence {
         })
     }
 
-    /// Looks a session up for a load.
+    /// Looks a session up in the cache, for a load.
     pub(super) fn find(&self, session: &SessionId, now: CoarseTime) -> Found {
         let Some(cache) = &self.cache else { return Found::Nothing };
-        if self.generations.is_due(now) {
-            // On an error no copy is trusted.
-            let _ = self.follow(now);
+        if self.generations.is_check_due(now) {
+            // An error is ignored: after it no copy counts as fresh, so the load reads the file.
+            let _ = self.check_shared_files(now);
         }
         match cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now)) {
-            Found::Unchecked(copy) => self.check(cache, session, copy, now),
+            Found::CutOffsUnchecked(copy) => self.check(cache, session, copy, now),
             found => found,
         }
     }
 
-    /// Holds a copy against the cut-offs since it was checked last.
+    /// Compares a copy with the cut-offs that were written since it was last compared, and looks it up again.
     #[cold]
     fn check(&self, cache: &ReadCache, session: &SessionId, copy: Cached, now: CoarseTime) -> Found {
-        // On an error, and if a cut-off has ended the session, the file is read.
-        let Ok(view) = self.cut_off_view() else { return Found::Doubtful(copy) };
+        // If the log cannot be read, or a cut-off has ended the session, the load reads the session file.
+        let Ok(view) = self.cut_off_view() else { return Found::Unverified(copy) };
         if self.standing(&copy.record, &copy.id).is_none() {
-            return Found::Doubtful(copy);
+            return Found::Unverified(copy);
         }
         cache.mark_checked(&Key::of(session), &copy, view);
         match cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now)) {
-            Found::Unchecked(copy) => Found::Doubtful(copy),
+            Found::CutOffsUnchecked(copy) => Found::Unverified(copy),
             found => found,
         }
     }
 
-    /// Reads the log of cut-offs, if it has changed. Returns the view for a copy of the version that is read from a
-    /// session's file after this call.
+    /// Reads the log of cut-offs, if it has changed. Returns a number for the state of the log that was read, the view.
+    /// It is stored with a copy of a session that is read from its file after this call.
     ///
     /// # Errors
     ///
@@ -140,13 +147,13 @@ impl Coherence {
         Ok(self.cut_offs.view())
     }
 
-    /// The number of a cut-off that the session's next version carries; `None` if a cut-off has ended the session. As
-    /// of the last [`cut_off_view`](Self::cut_off_view).
+    /// The cut-off number that the next version of the session must carry; `None` if a cut-off has ended the session.
+    /// Uses the log as the last [`cut_off_view`](Self::cut_off_view) has read it.
     pub(super) fn standing(&self, record: &Record, id: &PublicId) -> Option<u64> {
         self.cut_offs.standing(record, id)
     }
 
-    /// Whether the file of a session may be removed because an entry of the log has ended the session.
+    /// Whether an entry of the log of cut-offs has ended the session, so that its file may be removed.
     ///
     /// # Errors
     ///
@@ -156,7 +163,8 @@ impl Coherence {
         Ok(self.cut_offs.has_ended(record, id))
     }
 
-    /// The number of the last cut-off, for a session that begins, or whose user logs in.
+    /// The number of the last cut-off. A session that is created, or whose user logs in, carries it, so that earlier
+    /// cut-offs do not end it.
     ///
     /// # Errors
     ///
@@ -186,12 +194,12 @@ impl Coherence {
         self.cut_offs.number_at_login(record)
     }
 
-    /// Writes a cut-off. When this returns, every process knows it.
+    /// Appends a cut-off to the log, and makes all processes read it before they return another session.
     ///
     /// # Errors
     ///
     /// Those of [`CutOffs::append`]. [`ErrorKind::InvalidationFailed`] if the entry was written, and other processes
-    /// may not know it for a second.
+    /// may not notice it for a second.
     pub(super) fn cut_off(&self, cut_off: &CutOff<'_>, deadline: Instant) -> Result<()> {
         self.cut_offs.append(cut_off, deadline, || self.move_cut_offs())
     }
@@ -205,22 +213,26 @@ impl Coherence {
         })
     }
 
-    /// The copy of a session, fresh or stale, for an operation that is about to read its file under the lock.
-    pub(super) fn known(&self, session: &SessionId) -> Option<Cached> {
+    /// The cached copy of a session, fresh or stale, for an operation that is about to read the session file under its
+    /// lock. If the file still has that version, it need not be verified again.
+    pub(super) fn peek_copy(&self, session: &SessionId) -> Option<Cached> {
         self.cache.as_ref()?.peek(&Key::of(session))
     }
 
-    /// The stamp for a copy of the version in a session file. It must be taken before the file is opened.
+    /// The stamp for a copy that is read from the session file. It must be taken before the file is opened, so that a
+    /// later change of the file makes it differ from the cell.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         self.generations.stamp(id)
     }
 
-    /// Counts a load that read a session file, and whether the cache had a copy.
+    /// Counts a load that had to read the session file. `had_copy` tells whether the cache had a copy that was not
+    /// fresh.
     pub(super) fn count_read(&self, had_copy: bool) {
         self.tally.count_read(had_copy);
     }
 
-    /// The counts of the cache and of the loads; those of the cache only if `with_cache`, because they need its locks.
+    /// The counts of loads and of the cache. The counts of the cache need its locks, and are left out unless
+    /// `with_cache`.
     pub(super) fn stats(&self, with_cache: bool) -> Stats {
         self.tally.stats(self.cache.as_ref().filter(|_| with_cache))
     }
@@ -231,13 +243,14 @@ impl Coherence {
         self.watcher.as_ref()?.as_ref().err()
     }
 
-    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired, not ended by a
-    /// cut-off; see [`design`](crate::_documentation::design).
+    /// Whether a copy may be returned: it was not invalidated, was read less than a minute ago, has not expired, and
+    /// was not ended by a cut-off. [`design`](crate::_documentation::design) explains why such a copy is not stale.
     #[inline]
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> Trust {
         let is_newest = copy.is_of_counters()
             && counters.confirm(&copy.id, copy.stamp(counters.number()))
-            // A copy whose time lies in the future, because the clock was set back, is not trusted either.
+            // If the clock was set back, `read_at` may be in the future. The difference then wraps around to a large
+            // number, and the copy is not returned.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
             && (now.certainly_before(copy.deadline) || self.clock.now_micros() < copy.deadline);
         if !is_newest {
@@ -245,24 +258,25 @@ impl Coherence {
         } else if counters.cut_offs().is_some_and(|value| self.cut_offs.is_current(value, copy.view())) {
             Trust::Yes
         } else {
-            Trust::Unchecked
+            Trust::CutOffsUnchecked
         }
     }
 
-    /// [`trusts`](Self::trusts) for an operation that has not read the clock: only where a newer version is found.
+    /// The same as [`trusts`](Self::trusts), with the current time. It is called only if the cache has a newer version
+    /// than the caller.
     #[cold]
     fn trusts_now(&self, copy: &Cached, counters: &Counters) -> Trust {
         self.trusts(copy, counters, self.clock.now_coarse())
     }
 
-    /// Keeps a copy of a version for later loads.
+    /// Puts a copy into the cache.
     pub(super) fn remember(&self, session: &SessionId, copy: Fresh) {
         if let Some(cache) = &self.cache {
             cache.put(&Key::of(session), copy, |there, counters| self.trusts_now(there, counters));
         }
     }
 
-    /// Drops the copy of a session.
+    /// Removes the copy of a session from the cache of this process.
     pub(super) fn forget(&self, session: &SessionId) {
         if let Some(cache) = &self.cache {
             cache.forget(&Key::of(session));
@@ -282,54 +296,56 @@ impl Coherence {
         })
     }
 
-    /// Writes to the counters file that has the name now. Returns the new value.
+    /// Calls `write` until it has written to the generations file that has the name now. Returns the value that was
+    /// written.
     fn until_current(&self, write: impl Fn() -> io::Result<Invalidated>) -> io::Result<u64> {
-        for _ in 0..FOLLOWINGS_MAX {
+        for _ in 0..INVALIDATIONS_MAX {
             let invalidated = write()?;
             let now = self.clock.now_coarse();
-            let is_current = invalidated.is_current && !self.generations.is_due(now);
-            if is_current || self.follow(now)? == invalidated.counters {
+            let is_current = invalidated.is_current && !self.generations.is_check_due(now);
+            if is_current || self.check_shared_files(now)? == invalidated.counters {
                 return Ok(invalidated.saves);
             }
         }
         Err(io::Error::other("the counters were replaced again and again"))
     }
 
-    /// Takes up the counters file that has the name now, if it is another one. Returns the number of the current
-    /// counters.
+    /// Checks, once a second, the files that all processes share: switches to the generations file that has the name
+    /// now, looks whether the log of cut-offs has changed, and watches directories that were replaced. Returns the
+    /// number of the current counters.
     #[cold]
-    fn follow(&self, now: CoarseTime) -> io::Result<u64> {
-        let followed = self.generations.follow(now, |counters| {
+    fn check_shared_files(&self, now: CoarseTime) -> io::Result<u64> {
+        let checked = self.generations.reopen_if_replaced(now, |counters| {
             if let Some(cache) = &self.cache {
                 cache.set_counters(counters);
             }
         });
-        // An entry whose writer was killed before it moved the counter, and a log that was removed or replaced.
+        // Finds an entry whose writer was killed before it changed the counter, and a log that was removed or replaced.
         self.cut_offs.look();
         #[cfg(feature = "watch")]
         if let Some(Ok(watcher)) = &self.watcher {
             watcher.watch_again(&self.generations);
         }
-        followed
+        checked
     }
 
     /// Invalidates the copies of all sessions, in all processes.
     pub(super) fn invalidate_all(&self) -> io::Result<()> {
-        self.follow(self.clock.now_coarse())?;
+        self.check_shared_files(self.clock.now_coarse())?;
         (0..SHARDS).try_for_each(|shard| self.generations.invalidate_shard(shard).map(drop))?;
         self.generations.move_cut_offs().map(drop)
     }
 
-    /// Takes up a log of cut-offs that was changed outside the library, as each process does once a second.
+    /// Looks whether the log of cut-offs was changed outside the library, as each process does once a second.
     #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
     pub(super) fn look_at_cut_offs(&self) {
         self.cut_offs.look();
     }
 
-    /// Takes up the counters file that has the name, as each process does once a second.
+    /// Checks the shared files at once, as each process does once a second.
     #[cfg(all(test, not(shuttle)))]
-    pub(super) fn follow_now(&self) {
-        self.follow(self.clock.now_coarse()).expect("there is one");
+    pub(super) fn check_shared_files_now(&self) {
+        self.check_shared_files(self.clock.now_coarse()).expect("there is one");
     }
 
     /// The cache, for tests that hold one of its locks or examine its entries.

@@ -25,8 +25,8 @@ use std::fs::File;
 use std::io;
 
 impl FileStore {
-    /// Creates a session file. On an error nothing was created, or a file without a version, except after
-    /// [`ErrorKind::InvalidationFailed`].
+    /// Creates a session file. On an error, either nothing was created, or a file without a version. There is one
+    /// exception: [`ErrorKind::InvalidationFailed`] means that the session was created.
     pub(super) fn create_file(
         &self,
         session: SessionRef<'_>,
@@ -36,9 +36,9 @@ impl FileStore {
         self.create_beside(session, record, power_safe, None).map(|(live, _)| live)
     }
 
-    /// Creates a session file. For the successor of a session, `had` is the extent of that session; limits then
-    /// refuse only growth beyond it. The user index counts the session's creation as under way until the insertion is
-    /// dropped.
+    /// Creates a session file. If the session is the successor of a rotated one, `had` has the sizes of that session;
+    /// it may be as large, even if that is above the limits now. For the user index, the creation is under way until
+    /// the insertion is dropped.
     pub(super) fn create_beside(
         &self,
         session: SessionRef<'_>,
@@ -59,11 +59,11 @@ impl FileStore {
         // A fresh random id cannot be cached anywhere, so it needs no invalidation. The stamp for our own copy is taken
         // before the file is opened, as for a copy that is read.
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
-        // The shard is opened before any change, because opening it may fail.
+        // The shard is opened before anything is changed, because opening it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
         let listed = self.insert_in_indexes(entry, &record);
         let file = match self.root.open_session(&path, Access::Create) {
-            // The shard is gone, and perhaps the whole store; `open_shard` then recreates the store.
+            // The shard is missing, perhaps because the whole store was emptied. `open_shard` then recreates the store.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.open_shard(&id)?.open(&path, Access::Create)
             }
@@ -80,13 +80,12 @@ impl FileStore {
         };
         let made = self.fill(file, &path, &bytes, shard.as_ref());
         if made.as_ref().is_err_and(|error| error.owns_path) {
-            // A file that cannot be removed holds no version, or one under an id that was never handed out. A sweep
-            // removes it.
+            // If the file cannot be removed, it has no version, or one under an unknown id. A sweep removes it.
             let _ =
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
-        // An imported id may still be cached, if an earlier session under it was removed without an invalidation. A
-        // file that existed for a moment may also have been read.
+        // An imported id may still be cached, after an end that was not invalidated. And a load may have read the file
+        // that was just removed.
         let invalidated = match session {
             SessionRef::Id(_) => Ok(()),
             SessionRef::PublicId(_) => {
@@ -96,7 +95,7 @@ impl FileStore {
         made.map_err(|error| error.error)?;
         let now = self.now_micros();
         if entry.deadline <= now {
-            // A sweep may have read the session's entry before its file existed, and have erased the entry.
+            // A sweep may have erased the session's index entry, which it has read before the file existed.
             self.expiry_index.insert(&self.root, entry, now);
         }
         invalidated?;
@@ -112,7 +111,7 @@ impl FileStore {
         self.list_under_user(entry.id, record)
     }
 
-    /// Writes a new file's first version. If `shard` is given, syncs the file and its name.
+    /// Writes the first version of a new file. If `shard` is given, syncs the file and its name.
     fn fill(
         &self,
         file: File,
@@ -123,7 +122,7 @@ impl FileStore {
         let io = |operation| {
             move |error| CreateError { error: self.root.error(operation, path, error), owns_path: true }
         };
-        // From here on the lock keeps sweeps from removing the file.
+        // Once it has the lock, no sweep removes the file as a leftover.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?
             .map_err(|file| {
@@ -135,8 +134,8 @@ impl FileStore {
             .sharing()
             .repair_mode(&file, &made)
             .map_err(io("set the permissions of new session file"))?;
-        // Before it was locked, a sweep might have removed the file, if this process had been stopped for an hour.
-        // (Checking the link count would cost less, but a backup that makes hard links would deceive it.)
+        // Before the file was locked, a sweep may have removed it as a leftover, if this process was stopped for an
+        // hour. (A check of the link count would cost less, but a backup that makes hard links would deceive it.)
         let find = io("find new session file again");
         match self.root.inode_at(path) {
             Ok(there) if there == made.inode => {}
@@ -150,7 +149,7 @@ impl FileStore {
             .and_then(|()| shard.sync().map_err(io("sync the directory of new session file")));
         match synced {
             Ok(()) => write_state(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED)),
-            // The removal of the file may fail too. With a tombstone it then holds no version.
+            // The file may not be removable either. With a tombstone it has no version.
             Err(_) => drop(write_tombstone(&file, 0)),
         }
         synced
@@ -160,15 +159,15 @@ impl FileStore {
 /// Why a new file could not be filled with its first version.
 struct CreateError {
     error: Error,
-    /// Whether the path leads to the new file, as far as is known. If not, the file under the path is not ours to
-    /// remove.
+    /// Whether the path leads to the new file, as far as can be told. If not, another file is there, which must not be
+    /// removed.
     owns_path: bool,
 }
 
-/// Writes a new file: the version in slot 0, slot 1 empty. This write gives the file its final size, so that no later
-/// save changes the size.
+/// Writes the whole contents of a new file: the version in slot 0, and an empty slot 1. The file has its final size
+/// then, so no later save changes its size.
 pub(super) fn write_whole(file: &File, version: &Encoded) -> io::Result<()> {
-    /// The padding behind a version in a file of the smallest size, which most sessions have.
+    /// The zeros behind a version in a file of the smallest size, as most session files are.
     static ZEROS: [u8; 2 * SLOT_MIN] = [0; 2 * SLOT_MIN];
     let [prefix, record] = version.parts();
     let behind = 2 * version.slot_size() - prefix.len() - record.len();

@@ -8,7 +8,7 @@
 //!
 //! A rotation ends the old session in the same way, but for a grace period it writes the mark of a moved session
 //! instead of the tombstone, and leaves the name (`moved`). If that fails, it ends the old session. A delete of a moved
-//! id goes on to the session that has its place.
+//! id deletes the session under its present id.
 //!
 //! - An id without a session costs lookups only: no write, no lock, no sync.
 //! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.
@@ -25,45 +25,46 @@ use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
-/// The result of deleting under one id.
+/// The result of a delete under one id.
 enum Deletion {
-    /// Whether a live session was there.
+    /// Whether a live session was found under the id, which is deleted now.
     Done(bool),
-    /// The id was moved; the session is under this one.
+    /// A rotation has moved the session to this id.
     Moved(PublicId),
 }
 
-/// The result of writing the mark of a moved session.
+/// The result of writing the mark of a moved session, which names the session's new id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Marked {
-    /// The mark is on the disk, as far as required.
+    /// The mark is written, and synced if ends of sessions are synced.
     Synced,
-    /// The mark is not written, or in part.
+    /// The mark was not written, or only a part of it.
     NotWritten,
-    /// The mark is written, and a sync failed, so that another one proves nothing.
+    /// The mark is written, and its sync failed. A further sync of the file would prove nothing.
     NotSynced,
 }
 
-/// The locked session file of a session that is being deleted.
+/// A session that is being deleted or moved: its locked file, and what is written into it.
 #[derive(Clone, Copy)]
-struct Dying<'a> {
+struct PendingDelete<'a> {
     session: SessionRef<'a>,
     shard: &'a Directory,
     path: &'a SessionPath,
     file: &'a File,
-    /// The offset of the tombstone in the file.
+    /// The offset of the slot that the tombstone is written to: the newest one.
     offset: u64,
-    /// The flags of the inode.
+    /// The flags of the file's inode.
     state: State,
-    /// The mark of a session that is moved and not ended, and the offset of the slot for it: the older one.
+    /// If the session is moved and not ended: the bytes of the mark, and the offset of the slot that the mark is
+    /// written to, which is the older one.
     mark: Option<([u8; MARK_LEN], u64)>,
 }
 
 impl FileStore {
     /// Deletes a session. Returns whether a live session was there.
     ///
-    /// An id without a session costs lookups only: no write, no lock, no sync. From an id that a rotation has moved,
-    /// the way goes on to the session that has its place, within the grace period.
+    /// For an id without a session this costs lookups only: no write, no lock, no sync. If rotations have moved the id,
+    /// the session under its present id is deleted, as long as each rotation's grace period lasts.
     pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<bool> {
         self.delete_until(session, Instant::now() + self.options.lock_wait)
     }
@@ -79,7 +80,7 @@ impl FileStore {
         Ok(false)
     }
 
-    /// Deletes the session under one id.
+    /// Deletes the session under this id, without going on to a successor.
     fn delete_under(&self, session: SessionRef<'_>, deadline: Instant) -> Result<Deletion> {
         let id = session.public_id();
         let shard = self.open_shard(&id)?;
@@ -89,7 +90,7 @@ impl FileStore {
         let ended = match self.lock_session(session, Some(&shard), deadline) {
             Ok(LockResult::Session(locked)) => {
                 let record = &locked.newest.record;
-                // A log that cannot be read keeps no session from being ended.
+                // If the log of cut-offs cannot be read, the session is deleted all the same.
                 let is_live = !self.is_expired(record) && !self.is_cut_off(record, &id).unwrap_or(false);
                 self.delete_locked(&shard, &locked, None)
                     .map(|was_there| Deletion::Done(was_there && is_live))
@@ -103,20 +104,21 @@ impl FileStore {
             Ok(LockResult::Missing) => {
                 self.delete_missing(session, &id, &shard).map(|mark| next_hop(mark, false))
             }
-            // Another writer has the lock for too long (a stopped process, say), or the file cannot be read. A logout
-            // waits for neither.
+            // Another writer, for example a stopped process, has had the lock for the whole wait limit, or the file
+            // cannot be read. A logout must not fail for either reason.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
                 self.delete_unlocked(session, &id, &shard)
                     .map(|(was_there, mark)| next_hop(mark, was_there && mark.is_none()))
             }
-            // A foreign file is left alone: another kind of file, or the session of another version's format.
+            // A file that is not a session of this version is not deleted: a link, pipe, directory or device, or a
+            // session in another format.
             Err(error) => return Err(error),
         };
         session.session_id().inspect(|session| self.coherence.forget(session));
         ended
     }
 
-    /// Deletes a file without a readable version, and finishes the session's deletion if it was interrupted.
+    /// Deletes a file that has no readable version. It may be left by an interrupted delete, which is completed.
     fn delete_unreadable(
         &self,
         session: SessionRef<'_>,
@@ -127,9 +129,10 @@ impl FileStore {
         let path = &SessionPath::of(&id);
         let invalidate = || self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop);
         if !unreadable.is_damaged {
-            // The file has no readable version, so its flags are unknown. It may have replaced an older file, to which
-            // a power cut could give the name back. With this flag, the deletion syncs the shard first.
-            let dying = Dying {
+            // The flags of the file are unknown, because it has no readable version. It may have replaced an older
+            // file, to which a power cut could give the name back. The flag `REPLACES` makes the deletion sync the
+            // shard first.
+            let pending = PendingDelete {
                 session,
                 shard,
                 path,
@@ -138,17 +141,17 @@ impl FileStore {
                 state: State::REPLACES,
                 mark: None,
             };
-            return self.delete_in_place(&dying, invalidate).map(drop);
+            return self.delete_in_place(&pending, invalidate).map(drop);
         }
-        // No tombstone is written, because the file may be a hard link to another session file. After a power cut the
-        // name may lead to the damaged file again.
+        // No tombstone is written into a damaged file, because the file may be a hard link to another session's file.
+        // After a power cut the name may lead to the damaged file again.
         invalidate()?;
         self.unlink(shard, path)?;
         self.sync_name(shard, path)
     }
 
-    /// Deletes a session that has no file: finishes a deletion that was begun without the lock, if there is one.
-    /// Returns the mark in that file.
+    /// Deletes a session that has no file: completes a forced delete that was interrupted, if there was one. Returns
+    /// the mark in the file of that delete.
     fn delete_missing(
         &self,
         session: SessionRef<'_>,
@@ -156,14 +159,16 @@ impl FileStore {
         shard: &Directory,
     ) -> Result<Option<Mark>> {
         let mark = self.delete_ending(session, id, shard)?;
-        // A session that was removed outside the library was not invalidated. A made-up id never has a copy.
-        if session.session_id().is_some_and(|session| self.coherence.known(session).is_some()) {
+        // If the cache has a copy, the session's file was removed outside the library, and no process was notified. An
+        // invented id never has a copy.
+        if session.session_id().is_some_and(|session| self.coherence.peek_copy(session).is_some()) {
             self.coherence.invalidate(id, session.session_id(), Cause::Ended)?;
         }
         Ok(mark)
     }
 
-    /// Deletes a session under its lock, or marks it as moved. Returns whether its name was still there.
+    /// Deletes a session whose file is locked, or, if `mark` is given, marks it as moved. Returns whether the session's
+    /// name still led to the file.
     pub(super) fn delete_locked(
         &self,
         shard: &Directory,
@@ -171,7 +176,7 @@ impl FileStore {
         mark: Option<&Mark>,
     ) -> Result<bool> {
         let older = locked.offset(1 - locked.slot);
-        let dying = Dying {
+        let pending = PendingDelete {
             session: locked.session,
             shard,
             path: &locked.path,
@@ -180,36 +185,44 @@ impl FileStore {
             state: locked.state(),
             mark: mark.and_then(|mark| locked.encode_mark(mark)).map(|mark| (mark, older)),
         };
-        self.delete_in_place(&dying, || locked.invalidate_ended())
+        self.delete_in_place(&pending, || locked.invalidate_ended())
     }
 
-    /// Deletes the session of a file that is locked, or marks it as moved; the name is removed last. Returns whether
-    /// the name was still there.
-    fn delete_in_place(&self, dying: &Dying<'_>, invalidate: impl Fn() -> Result<()>) -> Result<bool> {
+    /// Deletes a session in its file, whose lock is held, or marks it as moved. Removes the name last. Returns whether
+    /// the session's name still led to the file.
+    fn delete_in_place(
+        &self,
+        pending: &PendingDelete<'_>,
+        invalidate: impl Fn() -> Result<()>,
+    ) -> Result<bool> {
         let syncs = self.options.sync_security_events;
-        // A power cut may give the name back to an older file. So the name of this file is made durable before it is
-        // removed.
-        let name =
-            if syncs && dying.state.name_may_fall_back() { dying.shard.sync_changed_name() } else { Ok(()) };
-        let marked = if name.is_ok() { self.mark_as_moved(dying) } else { Marked::NotWritten };
+        // The file may have replaced an older one, to which a power cut may give the name back. So the name of the
+        // present file is synced before it is removed.
+        let name = if syncs && pending.state.name_may_fall_back() {
+            pending.shard.sync_changed_name()
+        } else {
+            Ok(())
+        };
+        let marked = if name.is_ok() { self.mark_as_moved(pending) } else { Marked::NotWritten };
         if marked == Marked::Synced {
             invalidate()?;
-            return self.complete_move(dying).map_err(|error| self.left_behind(dying.path, error));
+            return self.complete_move(pending).map_err(|error| self.left_behind(pending.path, error));
         }
         let is_unsynced = marked == Marked::NotSynced;
-        let state = if is_unsynced { dying.state.and(State::SYNC_FAILED) } else { dying.state };
-        let dying = &Dying { state, ..*dying };
-        // Beside a mark that is not on the disk, a tombstone would say that the mark is complete.
-        let is_ended = !is_unsynced && name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
-        let ended = if is_ended && self.sync_tombstone(dying) {
+        let state = if is_unsynced { pending.state.and(State::SYNC_FAILED) } else { pending.state };
+        let pending = &PendingDelete { state, ..*pending };
+        // A tombstone beside a mark says that the mark is on the disk. So no tombstone is written if the sync of the
+        // mark failed.
+        let is_ended = !is_unsynced && name.is_ok() && write_tombstone(pending.file, pending.offset).is_ok();
+        let ended = if is_ended && self.sync_tombstone(pending) {
             invalidate()?;
-            self.remove_ended(dying)
+            self.remove_ended(pending)
         } else {
-            self.delete_by_moving(dying, invalidate)
+            self.delete_by_moving(pending, invalidate)
         };
         match (name, ended) {
-            (Err(error), Ok(_)) => Err(self.delete_unknown(dying.path, error)),
-            // The session cannot be read any more; whether its file is gone is not known.
+            (Err(error), Ok(_)) => Err(self.delete_unknown(pending.path, error)),
+            // No process finds the session any more, but its file may be left.
             (_, Err(error))
                 if (is_ended || is_unsynced)
                     && !matches!(
@@ -217,34 +230,35 @@ impl FileStore {
                         ErrorKind::DurabilityUnknown | ErrorKind::InvalidationFailed
                     ) =>
             {
-                Err(self.left_behind(dying.path, error))
+                Err(self.left_behind(pending.path, error))
             }
             (_, ended) => ended,
         }
     }
 
-    /// Marks a session as moved, if it is to be: the mark into the older slot, synced if ends are synced.
-    fn mark_as_moved(&self, dying: &Dying<'_>) -> Marked {
-        let Some((mark, offset)) = &dying.mark else { return Marked::NotWritten };
-        // After a failed sync of this inode, no later one proves that the mark is on the disk.
-        if self.options.sync_security_events && dying.state.has(State::SYNC_FAILED) {
+    /// Writes the mark of a moved session into the older slot, if there is one to write, and syncs it if ends of
+    /// sessions are synced.
+    fn mark_as_moved(&self, pending: &PendingDelete<'_>) -> Marked {
+        let Some((mark, offset)) = &pending.mark else { return Marked::NotWritten };
+        // A sync of this inode has failed before. So no later sync would prove that the mark is on the disk.
+        if self.options.sync_security_events && pending.state.has(State::SYNC_FAILED) {
             return Marked::NotWritten;
         }
-        if disk::write_at(dying.file, mark, *offset).is_err() {
+        if disk::write_at(pending.file, mark, *offset).is_err() {
             return Marked::NotWritten;
         }
-        if self.sync_tombstone(dying) { Marked::Synced } else { Marked::NotSynced }
+        if self.sync_tombstone(pending) { Marked::Synced } else { Marked::NotSynced }
     }
 
-    /// Completes a mark that is synced, when the copies are invalidated: a tombstone over the newest version says so.
-    /// Returns whether the session's name still leads to the file.
-    fn complete_move(&self, dying: &Dying<'_>) -> Result<bool> {
-        // If this fails, the next deletion, login or sweep that meets the mark completes it again.
-        let _ = write_tombstone(dying.file, dying.offset);
-        self.is_current_file(dying.path, dying.file)
+    /// Writes a tombstone over the newest version, beside a mark that is synced. The tombstone says that all copies
+    /// were invalidated. Returns whether the session's name still leads to the file.
+    fn complete_move(&self, pending: &PendingDelete<'_>) -> Result<bool> {
+        // A failure is ignored: the next delete, login or sweep that finds the mark without a tombstone writes it.
+        let _ = write_tombstone(pending.file, pending.offset);
+        self.is_current_file(pending.path, pending.file)
     }
 
-    /// The error of an end that all processes see, while its file may be left.
+    /// The error of a delete that has ended the session in every process, while its file may be left.
     fn left_behind(&self, path: &SessionPath, error: Error) -> Error {
         Error::new(ErrorKind::DurabilityUnknown, "remove the file of an ended session")
             .with_path(self.path().join(path.as_str()))
@@ -252,37 +266,45 @@ impl FileStore {
             .with_source(error)
     }
 
-    /// Removes the name of a session whose copies are invalidated and whose tombstone is synced, if ends are synced.
-    /// Returns whether the name was still there.
-    fn remove_ended(&self, dying: &Dying<'_>) -> Result<bool> {
-        if !self.is_current_file(dying.path, dying.file)? {
+    /// Removes the name of a session that has ended: its tombstone is written, and its copies are invalidated. Returns
+    /// whether the name still led to the file.
+    fn remove_ended(&self, pending: &PendingDelete<'_>) -> Result<bool> {
+        if !self.is_current_file(pending.path, pending.file)? {
             return Ok(false);
         }
-        // A name that cannot be removed leads to a tombstone: the session is ended, and a sweep removes the file.
-        Ok(dying.shard.unlink(dying.path.below_shard()).unwrap_or(true))
+        // If the name cannot be removed, it leads to a tombstone. The session has ended all the same, and a sweep
+        // removes the file.
+        Ok(pending.shard.unlink(pending.path.below_shard()).unwrap_or(true))
     }
 
-    /// Deletes a session under its lock if a tombstone cannot be written or synced. Returns whether its name was still
-    /// there.
-    fn delete_by_moving(&self, dying: &Dying<'_>, invalidate: impl Fn() -> Result<()>) -> Result<bool> {
-        // After a forced delete, another session may have been imported under this name.
-        if !self.is_current_file(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
-            // The `delete` that moved the file away may have been killed since.
-            self.delete_ending(dying.session, &dying.session.public_id(), dying.shard)?;
+    /// Deletes a session by renaming its file to `.end-…`, because a tombstone could not be written or synced. The lock
+    /// is held. Returns whether the session's name still led to the file.
+    fn delete_by_moving(
+        &self,
+        pending: &PendingDelete<'_>,
+        invalidate: impl Fn() -> Result<()>,
+    ) -> Result<bool> {
+        // A forced delete may have removed the name, and another session may have been imported under it.
+        if !self.is_current_file(pending.path, pending.file)?
+            || !self.move_away(pending.shard, pending.path)?
+        {
+            // The process of that forced delete may have been killed since, so its work is completed.
+            self.delete_ending(pending.session, &pending.session.public_id(), pending.shard)?;
             return Ok(false);
         }
-        let _ = write_tombstone(dying.file, dying.offset);
-        self.finish_delete(dying.shard, dying.path, Some(dying.file), invalidate)?;
+        let _ = write_tombstone(pending.file, pending.offset);
+        self.finish_delete(pending.shard, pending.path, Some(pending.file), invalidate)?;
         Ok(true)
     }
 
-    /// Syncs the tombstone, if ends are synced. Returns whether it is durable, as far as required.
-    fn sync_tombstone(&self, dying: &Dying<'_>) -> bool {
-        let is_reliable = !dying.state.has(State::SYNC_FAILED);
-        !self.options.sync_security_events || is_reliable && disk::sync_data(dying.file).is_ok()
+    /// Syncs the file with its tombstone or mark, if ends of sessions are synced. Returns whether it is on the disk, or
+    /// need not be.
+    fn sync_tombstone(&self, pending: &PendingDelete<'_>) -> bool {
+        let is_reliable = !pending.state.has(State::SYNC_FAILED);
+        !self.options.sync_security_events || is_reliable && disk::sync_data(pending.file).is_ok()
     }
 
-    /// Syncs the removal of a session's name, if ends are synced.
+    /// Syncs the directory after a session's name was removed, if ends of sessions are synced.
     pub(super) fn sync_name(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
         if !self.options.sync_security_events {
             return Ok(());
@@ -290,11 +312,12 @@ impl FileStore {
         shard.sync_changed_name().map_err(|error| self.delete_unknown(path, error))
     }
 
-    /// Removes a session that is locked and has expired. Returns whether its name was still there.
+    /// Removes the file of a session that has expired or was ended by a cut-off, and whose lock is held. Returns
+    /// whether the session's name still led to the file.
     pub(super) fn remove(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
-        // The mark makes writers that wait for the lock look the path up again: when they get the lock, the clock may
-        // have been set back, or the session imported again. Best effort, because a sweep must also work on a disk that
-        // is too full for the mark.
+        // With the flag "retiring", writers that wait for this lock look the path up again when they get it. They need
+        // the flag, because by then the clock may have been set back, or the session may have been imported again. A
+        // failure is ignored, so that a sweep works on a full disk, too.
         let _ = locked.retire();
         locked.invalidate_ended()?;
         Ok(self.is_current_file(&locked.path, &locked.file)? && self.unlink(shard, &locked.path)?)
@@ -304,7 +327,7 @@ impl FileStore {
         shard.unlink(path.below_shard()).map_err(|error| self.root.error("remove session file", path, error))
     }
 
-    /// The error of a delete that all processes see, but that a power cut may undo.
+    /// The error of a delete that has ended the session in every process, but that a power cut may undo.
     fn delete_unknown(&self, path: &SessionPath, error: io::Error) -> Error {
         self.root
             .unknown("sync the end of session", path, error)

@@ -1,9 +1,10 @@
-//! The only door to the file system: the engine makes every system call on a store here or in a submodule. (`flock`
-//! makes the lock calls, which pass this module's failpoint; the watcher's library makes its own.)
+//! The only module that calls the file system: every system call on a store is made here or in a submodule. Two kinds
+//! of calls are made elsewhere: `flock` makes the lock calls, which pass this module's failpoint, and the `notify`
+//! crate makes the calls of the watcher.
 //!
 //! - Paths are relative to the root's descriptor, and no symbolic link below the root is followed: session files are
 //!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
-//! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
+//! - A fifo in place of a file opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
 //! - In unit tests, and under the fuzzer, every call first passes a failpoint that can count it and make it fail.
 mod boot;
 pub(super) mod counters;
@@ -23,7 +24,7 @@ pub(super) use cut_offs::truncate;
 pub(super) use directory::Directory;
 #[cfg(all(test, not(shuttle)))]
 pub(super) use file_system::pretending;
-pub(super) use making::{Taken, make_root, set_mode_of_root, temporary_name};
+pub(super) use making::{IfExists, make_root, set_mode_of_root, temporary_name};
 pub(super) use opened::{
     append, invalidate_at, read_at, read_whole, stat, stat_with_times, sync_data, touch, write_at,
     write_parts_at,
@@ -37,7 +38,8 @@ use rustix::io::{Errno, retry_on_intr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Flags with which every file below the root is opened.
+/// The flags with which every file below the root is opened: no link is followed, a fifo does not block, and a child
+/// program does not inherit the descriptor.
 const SAFE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// The purpose for which a file below the root is opened.
@@ -45,13 +47,13 @@ const SAFE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOE
 pub(super) enum Access {
     Read,
     Write,
-    /// Makes the file, which must not exist; for writing.
+    /// Creates the file for writing; fails if it exists.
     Create,
-    /// Makes the file if there is none; each write appends.
+    /// Opens the file for appending; creates it if it is missing.
     Append,
-    /// Each write appends to a file that must exist.
+    /// Opens a file that must exist for appending.
     AppendExisting,
-    /// Makes the file if there is none; for reading and writing.
+    /// Opens the file for reading and writing; creates it if it is missing.
     WriteOrCreate,
 }
 
@@ -74,8 +76,9 @@ impl Access {
     }
 }
 
-/// Opens with `O_NOATIME`: without that flag the first read after every save writes the inode, which costs more than
-/// the read. The kernel refuses the flag for files of another owner, which are then opened without it.
+/// Opens a file with `O_NOATIME`. Without that flag, the first read after every save writes the time of the read into
+/// the inode, which costs more than the read. The kernel refuses the flag for files of another owner (`EPERM`); these
+/// are opened without it.
 #[cfg(target_os = "linux")]
 fn without_atime(flags: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
     match open(flags | OFlags::NOATIME) {
@@ -96,12 +99,13 @@ fn names(directory: impl AsFd) -> io::Result<Vec<String>> {
     names.filter(|name: &io::Result<String>| !matches!(name.as_deref(), Ok("." | ".."))).collect()
 }
 
-/// Makes a call that may be repeated, and repeats it if a signal interrupted it.
+/// Makes the system call `make` behind the failpoint `name`, and repeats it while signals interrupt it (`EINTR`).
 fn call<T>(name: &'static str, make: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
     retry_on_intr(|| failpoint(name).and_then(|()| make()))
 }
 
-/// Each system call passes this failpoint first. In release builds it compiles to nothing.
+/// The failpoint that each system call passes first. This version is for release builds, where it does nothing;
+/// `faults` has the version for tests.
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
@@ -109,7 +113,8 @@ pub(super) fn failpoint(_call: &'static str) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The failpoint of a call that transfers `bytes`. Returns the number of bytes that it may transfer.
+/// The failpoint of a system call that transfers `bytes` bytes. Returns the number of bytes that the call may transfer;
+/// less than `bytes` only in tests.
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
@@ -126,7 +131,8 @@ use faults::failpoint_len;
 mod tests {
     use super::*;
 
-    /// Only the owner of a file may ask for it.
+    /// The kernel grants `O_NOATIME` only to the owner of a file. The closure stands for a kernel that refuses the flag
+    /// with `refusal`.
     #[test]
     fn a_file_opens_where_noatime_is_not_allowed() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,15 +1,15 @@
-//! A store whose directory is emptied while it is open: `rm -rf DIR/*` logs all visitors out. The first operation that
-//! misses a shard directory examines the root. If the parameters file `sessile.json` and all other shards are missing
-//! too, the operation recreates the store.
+//! Recreates a store whose directory was emptied while it is open. `rm -rf DIR/*` is a way to log all visitors out. The
+//! first operation that misses a shard directory examines the root. If the parameters file `sessile.json` and all other
+//! shards are missing too, the operation recreates the store.
 //!
-//! If only one shard is missing and `sessile.json` is there, the operation fails, because the shard may be in the
-//! middle of a move. For a minute after this process has recreated the store or some shards, a missing shard is
-//! recreated with an event, because the removal may still be running. A removed root is an error: no file can be made
-//! in it.
+//! If only one shard is missing, and `sessile.json` is there, the operation fails: another program may be moving the
+//! shard. There is one exception. For a minute after this process has recreated the store or some shards, it recreates
+//! a missing shard, with an event, because the `rm` may still be running. If the root itself was removed, the operation
+//! fails, because no file can be made in it.
 //!
 //! No session comes back. The new shards are other directories, so an operation that has a file of an old shard open
 //! finds that its path no longer leads to that file. Cached copies become invalid because the generations file was
-//! removed too. If that file survived, all its cells are invalidated.
+//! removed too. If that file survived, all its counters are changed.
 use super::FileStore;
 use super::disk::Directory;
 use super::errors::io_error;
@@ -23,16 +23,16 @@ use crate::sync::{Instant, Mutex};
 use std::io;
 use std::time::Duration;
 
-/// An `rm -rf DIR/*` counts as ended when the parameters file is missing and the number of the shards that are left has
-/// not changed for this long. Shards can be left, because `rm` cannot remove a directory into which a session is
-/// written while it runs.
+/// How long the number of the remaining shards must not have changed, while the parameters file is missing, before an
+/// `rm -rf DIR/*` counts as ended. Shards can remain, because `rm` cannot remove a directory into which a session is
+/// written meanwhile.
 const LEFT: Duration = Duration::from_secs(5);
 
-/// For this long after this process has recreated the store, a missing shard is recreated at once, because the `rm` may
+/// For how long after it has recreated the store this process recreates a missing shard at once, because the `rm` may
 /// still be running.
 const REMOVAL: Duration = Duration::from_secs(60);
 
-/// The state of removals that one open store has met. The mutex is held while the store is recreated.
+/// What one open store knows about removals of its directories. The mutex is held while the store is recreated.
 #[derive(Debug, Default)]
 pub(super) struct Recreated(Mutex<Removals>);
 
@@ -40,14 +40,14 @@ pub(super) struct Recreated(Mutex<Removals>);
 struct Removals {
     /// The time at which this process last recreated the store, or some of its shards.
     recreated_at: Option<Instant>,
-    /// If a removal seems to be running: the number of shards that are left, and the time since which it has been this
-    /// number.
+    /// If a removal seems to be running: the number of the remaining shards, and the time since which it has not
+    /// changed.
     left: Option<(usize, Instant)>,
 }
 
 impl Removals {
-    /// Whether a removal has ended that has left `left` shards and no parameters file. Until it has ended no shard is
-    /// recreated, because a rotation could put its new session there, and the removal would delete it.
+    /// Whether the removal has ended, if `left` shards remain now and the parameters file is missing. No shard is
+    /// recreated before that: a rotation could put its new session there, and the removal would delete it.
     fn has_ended(&mut self, left: usize) -> bool {
         match self.left {
             _ if left == 0 => true,
@@ -61,14 +61,14 @@ impl Removals {
 }
 
 impl Recreated {
-    /// The state of a store that is being opened; `were_missing` tells whether the opening recreated shards.
+    /// The state of a store that is being opened. `were_missing` tells whether the opening has recreated shards.
     pub(super) fn at_opening(were_missing: bool) -> Self {
         Self(Mutex::new(Removals { recreated_at: were_missing.then(Instant::now), left: None }))
     }
 }
 
 impl FileStore {
-    /// Opens a shard directory that was missing a moment ago, after recreating the store if it is gone.
+    /// Opens a shard directory that was missing a moment ago. Recreates the store first, if it was emptied.
     #[cold]
     pub(super) fn open_missing_shard(&self, name: &str) -> Result<Directory> {
         let open = || self.root.open_directory(name);
@@ -87,8 +87,8 @@ impl FileStore {
         }
         let is_recent = removals.recreated_at.is_some_and(|at| at.elapsed() < REMOVAL);
         let has_parameters = frame::has_parameters(&self.root)?;
-        // A read-only store recreates no file. A repair also opens the store read-only, before the format of the
-        // sessions is known.
+        // A read-only store recreates nothing. A repair also opens the store read-only, to check the format of the
+        // sessions before it makes anything.
         if self.options.read_only {
             return Err(error(missing).with_reason(frame::LOST_SHARD));
         }
@@ -105,10 +105,12 @@ impl FileStore {
         if !is_recent && !removals.has_ended(usize::from(SHARDS) - lost.len()) {
             return Err(error(missing));
         }
-        // Processes still know the cut-offs of the removed log: those of the new one are later.
+        // The log of cut-offs is removed too. The new one begins with the present time as the number of its first
+        // entry, so that processes that have read the old log do not take an old entry for a later one.
         let is_ours = frame::make(&self.root, &self.options.clock, micros(self.options.clock.now()))?;
         *removals = Removals { recreated_at: Some(Instant::now()), left: None };
-        // All visitors are logged out, even if the invalidation fails.
+        // The result of the invalidation is returned at the end. The event is reported in any case, because all
+        // visitors are logged out.
         let invalidated = self.invalidate_all_copies();
         let opened = open().map_err(error);
         drop((making, removals));
@@ -120,8 +122,9 @@ impl FileStore {
         invalidated.and(opened)
     }
 
-    /// Locks out other processes that would recreate the store at the same time, or that would take a half recreated
-    /// store for a half removed one. The lock is on `run`, because every open store holds a shared lock on the root.
+    /// Takes the lock under which a process recreates the store. Other processes wait for it, and so do not take a half
+    /// recreated store for a half removed one. The locked file is the directory `run`: every open store holds a shared
+    /// lock on the root, so the root cannot be locked exclusively.
     fn lock_making(&self) -> Result<LockedFile> {
         let error = |error| io_error("lock run directory", error).with_path(self.path().join(RUN));
         self.root.make_directory(RUN).map_err(error)?;
@@ -134,7 +137,7 @@ impl FileStore {
         })
     }
 
-    /// Invalidates the copies of every process.
+    /// Invalidates the cached copies of all sessions in all processes.
     fn invalidate_all_copies(&self) -> Result<()> {
         self.coherence.invalidate_all().map_err(|error| {
             Error::new(

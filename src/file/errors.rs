@@ -1,7 +1,6 @@
-//! Converts errors of the operating system to the crate's: kind, path and reason.
-//!
-//! Changes no file. The only reading is the kind of the file system, for the reason of a full disk. The path is always
-//! that of a file in the store; an error contains no id and no value.
+//! Converts errors of the operating system to errors of this crate, with kind, path and reason. The path is that of a
+//! file in the store; an error contains neither a session id nor a value. Only the error of a full disk makes a system
+//! call: it asks what the file system has run out of.
 use super::disk::Root;
 use super::layout::SessionPath;
 use crate::error::{Error, ErrorKind, Result};
@@ -11,24 +10,24 @@ use std::io;
 use std::path::Path;
 
 impl Root {
-    /// Names the file in an error about its contents.
+    /// Adds the path of the session file to an error about its contents.
     pub(super) fn located<T>(&self, result: Result<T>, path: &SessionPath) -> Result<T> {
         result.map_err(|error| error.with_path(self.path().join(path.as_str())))
     }
 
-    /// An error of the operating system about a session file.
+    /// The error for an I/O error of a session file.
     pub(super) fn error(&self, operation: &'static str, path: &SessionPath, error: io::Error) -> Error {
         self.error_at(operation, path.as_str(), error)
     }
 
-    /// An error of the operating system about a file below the root.
+    /// The error for an I/O error of another file below the root.
     pub(super) fn error_at(&self, operation: &'static str, path: &str, error: io::Error) -> Error {
         let full = matches!(Errno::from_io_error(&error), Some(Errno::NOSPC));
         let error = io_error(operation, error).with_path(self.path().join(path));
         if full { error.with_reason(self.enospc_reason()) } else { error }
     }
 
-    /// An error after a write: the change is visible, but may not survive a power cut.
+    /// The error for a failed sync after a write: the change is visible, and may not survive a power cut.
     pub(super) fn unknown(&self, operation: &'static str, path: &SessionPath, error: io::Error) -> Error {
         let error = self.error(operation, path, error);
         Error::new(ErrorKind::DurabilityUnknown, operation)
@@ -38,7 +37,7 @@ impl Root {
     }
 }
 
-/// An error of the operating system, with the kind and the reason that its errno stands for.
+/// The error for an I/O error, with the kind and the reason that its errno stands for.
 pub(super) fn io_error(operation: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
     match Errno::from_io_error(&error) {
         Some(Errno::NOSPC) => Error::new(ErrorKind::Full, operation),
@@ -52,8 +51,8 @@ pub(super) fn io_error(operation: impl Into<Cow<'static, str>>, error: io::Error
     .with_source(error)
 }
 
-/// An error of the operating system about the root itself. A link in its path is followed, so no errno means a foreign
-/// file here.
+/// The error for an I/O error of the root directory itself. The errnos that mean "not a session file" elsewhere do not
+/// mean it here, because links in the root's path are followed.
 pub(super) fn directory_error(operation: &'static str, dir: &Path, error: io::Error) -> Error {
     // The errno itself is not available, because `tempfile` wraps it; its `ErrorKind` is.
     let kind = match error.kind() {

@@ -1,22 +1,24 @@
-//! The expiry index: the time at which each session is to be examined for expiry. It is a hint; the session file is
-//! the authority.
+//! The expiry index: for each session, the time at which a sweep must examine it. The index is a hint; the session
+//! files are the authority.
 //!
-//! A directory of buckets: append-only files, one for each hour. Their bytes are in
-//! [`format`](crate::_documentation::format).
+//! The index is the directory `run/due`. It has a file for each hour, a *bucket*, which lists the sessions that expire
+//! in that hour. The bytes of a bucket are in [`format`](crate::_documentation::format).
 //!
-//! - **Inserted before the session is created.** A session is inserted in the bucket of its deadline before its file is
-//!   created, and again when its deadline moves to an *earlier* bucket. A later deadline, as each renewal brings, costs
-//!   nothing: the sweep finds the session alive and inserts it again.
-//! - **Append-only.** Any number of processes append with one `write` each. Only the sweep, under its lock, overwrites:
-//!   with zeros, entries that are done in a bucket that may still grow. It also removes the buckets of hours that are
-//!   over.
-//! - **Best effort.** A failed insertion is counted and fails no operation, because a sweep's walk finds the session.
-//! - **Every entry is checksummed.** Bytes that do not verify (a torn tail, garbage) are skipped one by one until an
-//!   entry verifies. An entry of a session that was deleted, renewed or never created costs one read.
+//! - **Inserted before the session is created.** A session is appended to the bucket of its deadline before its file is
+//!   created, and again when its deadline moves to an *earlier* bucket. If the deadline moves to a later one, as at
+//!   each renewal, nothing is written: the sweep of the earlier bucket finds the session alive, and inserts it again.
+//! - **Append-only.** Any number of processes append, with one `write` for each entry. Only the sweep, under its lock,
+//!   overwrites: it fills entries with zeros when they are done, in a bucket that may still grow. It also removes the
+//!   buckets of hours that are over.
+//! - **Best effort.** A failed insertion is counted, and fails no operation, because a sweep reads all session files in
+//!   the course of 256 hours.
+//! - **Every entry is checksummed.** If bytes are no valid entry (a torn tail, garbage), they are skipped one by one
+//!   until an entry verifies. An entry of a session that was deleted, renewed or never created costs the sweep one
+//!   read.
 //!
-//! A bucket spans an hour: two weeks are 336 files, whatever the number of sessions. No session is inserted more than
-//! 30 days ahead, so that lifetimes of years do not create a file for each of their hours; the sweep inserts such a
-//! session again every 30 days.
+//! With one bucket for each hour, two weeks are 336 files, whatever the number of sessions. No session is inserted more
+//! than 30 days ahead, so that lifetimes of years do not create a file for each of their hours. The sweep inserts such
+//! a session again every 30 days.
 use super::disk::{self, Access, Directory, Root};
 use super::errors::io_error;
 use super::layout::{DUE, SWEEP};
@@ -28,28 +30,30 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The time that one bucket spans, in microseconds.
+/// The time of one bucket, an hour, in microseconds.
 pub(super) const BUCKET_MICROS: u64 = 3_600_000_000;
-/// How far ahead sessions are inserted, in buckets: 30 days.
+/// The number of buckets ahead of the current one that sessions are inserted in, at most: 30 days.
 const AHEAD_MAX: u64 = 30 * 24;
-/// The number of buckets that are kept open for later insertions: as many as a program usually has different lifetimes.
+/// The number of buckets that a store keeps open for later insertions. A program has about as many different lifetimes
+/// of sessions.
 const OPEN_MAX: usize = 4;
-/// The most attempts to append one entry. Each retry means that a whole sweep ran in between.
+/// The number of attempts to append one entry. An attempt fails only if a sweep has removed the bucket meanwhile.
 const OPENINGS_MAX: u32 = 8;
 
-/// The latest deadline that is written, beyond the year 6000. Seven bits of each entry are therefore zero, so garbage
-/// is mostly rejected without computing a hash.
+/// The latest deadline that an entry can have, in microseconds since 1970: in the year 6536. Seven bits of each entry
+/// are therefore zero, so garbage is mostly rejected before its hash is computed.
 pub(super) const DEADLINE_MAX: u64 = (1 << 57) - 1;
 
 pub(super) const ENTRY_BYTES: usize = PublicId::LEN + 8 + 4;
-/// The bytes of a bucket that are read at once: 32,768 entries. The fuzzer reads a page, because its buckets are small.
+/// The number of bytes of a bucket that are read at once: 32,768 entries. Under the fuzzer a page, because its buckets
+/// are small.
 const CHUNK_BYTES: usize = if cfg!(sessile_fuzzing) { 1 << 12 } else { 1 << 20 };
 
-/// One line of a bucket.
+/// One entry of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
     pub(super) id: PublicId,
-    /// The deadline at the insertion, in microseconds since 1970.
+    /// The deadline that the session had when it was inserted, in microseconds since 1970.
     pub(super) deadline: u64,
 }
 
@@ -76,36 +80,38 @@ fn check_of(entry: &[u8; ENTRY_BYTES]) -> [u8; 4] {
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// The bucket of a deadline; at least the current hour's bucket, at most the one 30 days ahead.
+/// The number of the bucket for a deadline: the hour since 1970, but not before the current hour, and not more than 30
+/// days after it.
 pub(super) fn bucket_of(deadline: u64, now: u64) -> u64 {
     let current = now / BUCKET_MICROS;
     (deadline / BUCKET_MICROS).clamp(current, current + AHEAD_MAX)
 }
 
-/// The index of one open store, for insertions.
+/// The part of the index that inserts sessions, for one open store.
 #[derive(Debug, Default)]
 pub(super) struct ExpiryIndex {
-    /// The buckets of the last insertions, by number.
+    /// The open buckets with their numbers.
     open: RwLock<Vec<(u64, File)>>,
     index_failures: AtomicU64,
 }
 
 impl ExpiryIndex {
-    /// Inserts a session. A failure is only counted, because a walk will find the session.
+    /// Inserts a session. A failure is counted and not returned, because a sweep will find the session's file without
+    /// the index.
     pub(super) fn insert(&self, root: &Root, entry: Entry, now: u64) {
         if self.try_insert(root, entry, now).is_err() {
             self.index_failures.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Inserts a session if its deadline has moved to an earlier bucket than that of `before`.
+    /// Inserts a session whose deadline was `before`, if the new deadline is in an earlier bucket.
     pub(super) fn insert_if_earlier(&self, root: &Root, entry: Entry, before: u64, now: u64) {
         if entry.deadline < before && bucket_of(entry.deadline, now) < bucket_of(before, now) {
             self.insert(root, entry, now);
         }
     }
 
-    /// Failed insertions since the store was opened.
+    /// The number of failed insertions since the store was opened.
     pub(super) fn index_failures(&self) -> u64 {
         self.index_failures.load(Ordering::Relaxed)
     }
@@ -124,7 +130,8 @@ impl ExpiryIndex {
         }
         for _ in 0..OPENINGS_MAX {
             let file = open_bucket(root, bucket)?;
-            // A sweep may have removed the bucket: its hour is just over, or was over when the bucket was chosen.
+            // If the append returns false, a sweep has removed the bucket, because its hour has ended meanwhile. The
+            // next attempt makes it again.
             if append(root, &file, &bytes)? {
                 self.keep_open(bucket, file);
                 return Ok(());
@@ -138,7 +145,7 @@ impl ExpiryIndex {
         let mut open = self.open.write();
         open.retain(|(number, _)| *number != bucket);
         if open.len() == OPEN_MAX {
-            // The bucket of the earliest hour is the first that is no longer needed.
+            // The bucket of the earliest hour is closed: its hour is the next to end.
             open.sort_by_key(|(number, _)| *number);
             open.remove(0);
         }
@@ -146,8 +153,8 @@ impl ExpiryIndex {
     }
 }
 
-/// Appends to a bucket. Returns whether the bucket was still linked afterwards: the sweep unlinks it first and then
-/// reads its tail, so an entry in a linked bucket will be read.
+/// Appends an entry to a bucket. Returns whether the bucket still had its name afterwards. A sweep removes the name
+/// first, and then reads the rest of the bucket. So an entry in a bucket that still has its name will be read.
 fn append(root: &Root, bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<bool> {
     disk::append(bucket, entry)?;
     let stat = disk::stat(bucket)?;
@@ -155,7 +162,7 @@ fn append(root: &Root, bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<b
     Ok(stat.links > 0)
 }
 
-/// Opens a bucket for appending; creates the bucket, and the index, if missing.
+/// Opens a bucket for appending. Creates the bucket, and the directory of the index, if they are missing.
 fn open_bucket(root: &Root, bucket: u64) -> io::Result<File> {
     let open = || root.open_directory(DUE)?.open_named(&bucket.to_string(), Access::Append);
     match open() {
@@ -167,13 +174,14 @@ fn open_bucket(root: &Root, bucket: u64) -> io::Result<File> {
     }
 }
 
-/// Creates the directory of the index, below `run`. Its buckets are created when they are needed.
+/// Creates the directory of the index, `run/due`. Buckets are created when they are needed.
 pub(super) fn make_directory(root: &Root) -> io::Result<()> {
     run::make(root)?;
     root.make_directory(DUE)
 }
 
-/// Creates the index of a new store. No shard needs a walk, so the current hour is recorded as that of the last walk.
+/// Creates the index of a new store. The store has no session that the index could lack, so the current hour is
+/// recorded as that of the last walk (the reading of all files of some shards by a sweep).
 pub(super) fn create(root: &Root, now: u64) -> Result<()> {
     let created = (|| {
         make_directory(root)?;
@@ -184,22 +192,24 @@ pub(super) fn create(root: &Root, now: u64) -> Result<()> {
     created.map_err(|error| io_error("make expiry index", error).with_path(root.path().join(DUE)))
 }
 
-/// The hour of the last walk, from the file `sweep`: 20 digits and a line feed. `None` if it holds no number.
+/// The hour of the last walk, from the first line of the file `sweep`: 20 digits and a line feed. `None` if the line
+/// holds no number.
 pub(super) fn read_last_walk(marker: &File) -> Option<u64> {
-    // Bytes behind the line, in a damaged file, are ignored.
+    // Only the first line is read.
     let text = disk::read_at(marker, 0, 21).ok()?;
     str::from_utf8(&text).ok()?.trim().parse().ok()
 }
 
 pub(super) fn write_last_walk(marker: &File, hour: u64) -> io::Result<()> {
-    // The number has a constant width, so that no digit of an earlier number remains.
+    // The number is padded to 20 characters, so that no digit of an earlier number remains.
     disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
 }
 
-/// Bytes of one line of the file `sweep`.
+/// The number of bytes of one line of the file `sweep`.
 const SWEEP_LINE: usize = 21;
 
-/// The number of the last cut-off before the last walk of all shards, from the second line of the file `sweep`.
+/// The number of the last cut-off that a walk of all shards has taken into account, from the second line of the file
+/// `sweep`; `None` if the line holds no number.
 pub(super) fn read_walked_cut_off(marker: &File) -> Option<u64> {
     let text = disk::read_at(marker, SWEEP_LINE as u64, SWEEP_LINE).ok()?;
     str::from_utf8(&text).ok()?.trim().parse().ok()
@@ -220,8 +230,8 @@ impl Reader {
         Ok(Self { file: index.open_named(&bucket.to_string(), access)?, at: 0 })
     }
 
-    /// The entries of the next chunk with their offsets; a chunk may have none. `None` at the end. Entries that are
-    /// appended later are returned by later calls.
+    /// Reads the next chunk of the bucket, and returns its entries with their offsets. A chunk may have no valid entry.
+    /// `None` at the end of the file. If entries are appended after that, the next call returns them.
     pub(super) fn next(&mut self) -> io::Result<Option<Vec<(u64, Entry)>>> {
         let bytes = disk::read_at(&self.file, self.at, CHUNK_BYTES)?;
         let (entries, consumed) = parse(&bytes);
@@ -232,8 +242,8 @@ impl Reader {
     }
 }
 
-/// The entries in `bytes` with their offsets, and the number of bytes that were parsed. The rest is shorter than an
-/// entry.
+/// The entries in `bytes` with their offsets, and the number of bytes that were parsed. The remaining bytes are fewer
+/// than an entry has.
 fn parse(bytes: &[u8]) -> (Vec<(usize, Entry)>, usize) {
     let (mut entries, mut at) = (Vec::new(), 0);
     while let Some(frame) = bytes[at..].first_chunk::<ENTRY_BYTES>() {
@@ -249,7 +259,8 @@ fn parse(bytes: &[u8]) -> (Vec<(usize, Entry)>, usize) {
     (entries, at)
 }
 
-/// Overwrites the entries at these offsets, in ascending order, with zeros.
+/// Fills the entries at these offsets with zeros. The offsets are in ascending order; adjacent entries are overwritten
+/// with one call.
 pub(super) fn erase(file: &File, offsets: &[u64]) -> io::Result<()> {
     const ZEROS: [u8; 128 * ENTRY_BYTES] = [0; 128 * ENTRY_BYTES];
     const ONE: u64 = ENTRY_BYTES as u64;
@@ -284,7 +295,7 @@ mod tests {
             assert_eq!(bytes[offset..][..ENTRY_BYTES], found.to_bytes());
         }
     }
-    /// Half past the hour.
+    /// The middle of an hour, in microseconds.
     fn at(hour: u64) -> u64 {
         hour * BUCKET_MICROS + BUCKET_MICROS / 2
     }
@@ -310,7 +321,7 @@ mod tests {
             (0..if cfg!(miri) { 100 } else { 1000_u32 }).map(|n| (n * 7 % 251) as u8).collect();
         check(&[&garbage[..], &bytes_of([5, 6])].concat(), &[5, 6]);
         check(&[&[0; 3 * ENTRY_BYTES][..], &bytes_of([7])].concat(), &[7]);
-        // Erased behind a torn one: the zeros lie between two frames.
+        // An erased entry after a torn one: its zeros are not at a multiple of an entry's size.
         check(&[&bytes_of([1])[..11], &[0; 2 * ENTRY_BYTES], &bytes_of([8])].concat(), &[8]);
     }
 
@@ -349,7 +360,7 @@ mod tests {
         index.insert_if_earlier(&root, Entry { id, deadline: at(21) }, at(20), at(10));
         index.insert_if_earlier(&root, Entry { id, deadline: at(20) }, at(20), at(10));
         index.insert_if_earlier(&root, Entry { id, deadline: at(20) - quarter }, at(20), at(10));
-        // Both are more than 30 days ahead.
+        // Both deadlines are more than 30 days ahead, so both are in the last bucket, and nothing is inserted.
         index.insert_if_earlier(&root, Entry { id, deadline: at(8000) }, at(9000), at(10));
         assert!(!dir.path().join(DUE).exists());
         index.insert_if_earlier(&root, Entry { id, deadline: at(12) }, at(20), at(10));
@@ -377,7 +388,8 @@ mod tests {
             erase(&reader.file, &struck).unwrap();
             assert_eq!(offsets_of(&mut open()), *left);
         };
-        // As many neighbours as one write erases, one more, many more, single ones, every seventh, every second.
+        // Runs of entries to erase: as many as one write erases, one more, many more, single ones, every seventh, and
+        // every second.
         erase(&mut left, &|n| n < 128);
         erase(&mut left, &|n| (200..=328).contains(&n));
         erase(&mut left, &|n| n > 500);
@@ -417,7 +429,7 @@ mod tests {
         }
         let numbers = || index.open.read().iter().map(|(number, _)| *number).collect::<Vec<_>>();
         assert_eq!(numbers(), [46, 47, 48, 49]);
-        // A removed bucket is opened again, and kept once.
+        // A bucket that was removed is opened again, and is in the list of open buckets once.
         std::fs::remove_file(dir.path().join(DUE).join("48")).unwrap();
         index.insert(&root, Entry { deadline: at(48), ..entry(48) }, at(5));
         assert_eq!(numbers(), [46, 47, 49, 48]);
@@ -493,7 +505,7 @@ mod tests {
         let (dir, root) = store();
         let index = ExpiryIndex::default();
         let file = || index.try_insert(&root, entry(1), 0);
-        // Without an index, with a bucket that is not open yet, and with one that is.
+        // The store has no index, or a bucket that is not open yet, or an open bucket.
         for (prepare, calls) in [
             (dir.path().join(DUE), &["open directory", "make directory", "open directory"][..]),
             (dir.path().join(DUE).join("0"), &["append", "stat file", "open directory"][..]),

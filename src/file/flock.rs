@@ -1,10 +1,10 @@
-//! The lock of a session file among processes: `flock` (fs2).
+//! The lock on a session file among processes: `flock`, called through the crate `fs2`.
 //!
-//! - Never `fcntl`: its locks vanish when *any* descriptor of the file is closed. An `flock` belongs to the open file,
-//!   so every lock is taken on a freshly opened file.
-//! - Every wait has a deadline, and polls, because the kernel offers no `flock` with a time limit.
-//! - Unlocking is explicit: a child that is forked meanwhile holds a copy of the descriptor, and without an explicit
-//!   unlock the lock lasts until the last copy is closed.
+//! - `flock` and not `fcntl`: the `fcntl` locks of a file vanish when the process closes *any* of its descriptors of
+//!   that file. An `flock` belongs to the open file, so every lock is taken on a freshly opened file.
+//! - Every wait has a deadline. It polls, because the kernel offers no `flock` with a time limit.
+//! - Unlocking is explicit. A child that is forked while a lock is held has a copy of the descriptor, and without an
+//!   explicit unlock the lock would last until the child has closed its copy.
 use super::disk;
 use crate::sync::{Instant, step, thread};
 use fs2::FileExt;
@@ -14,20 +14,22 @@ use std::io;
 use std::ops::Deref;
 use std::time::Duration;
 
-/// First and longest pause between two tries of a file lock that another process holds.
+/// The pause between two tries of a lock that another process holds: the first one, and the longest. Each is twice as
+/// long as the one before.
 const PAUSE_MIN: Duration = Duration::from_micros(20);
 const PAUSE_MAX: Duration = Duration::from_millis(1);
 
-/// A session file, locked exclusively among processes until dropped.
+/// A session file with an exclusive lock, which is released when this value is dropped.
 #[derive(Debug)]
 pub(super) struct LockedFile(File);
 
 impl LockedFile {
-    /// Waits for the lock of a freshly opened file.
+    /// Waits until the deadline for the exclusive lock on a freshly opened file. Returns `Ok(Err(file))`, the file
+    /// without a lock, if another process has kept it locked until then.
     ///
     /// # Errors
     ///
-    /// `Ok(Err(file))` at the deadline: the file, without the lock. An I/O error if the file cannot be locked at all.
+    /// An I/O error if the file cannot be locked at all.
     pub(super) fn acquire(file: File, deadline: Instant) -> io::Result<Result<Self, File>> {
         wait_for(deadline, || FileExt::try_lock_exclusive(&file))
             .map(|locked| if locked { Ok(Self(file)) } else { Err(file) })
@@ -44,18 +46,19 @@ impl Deref for LockedFile {
 impl Drop for LockedFile {
     fn drop(&mut self) {
         step();
-        // Closing the file would unlock it too, unless a forked child has a copy of the descriptor.
+        // Closing the file would unlock it too, but not if a forked child has a copy of the descriptor.
         let _ = FileExt::unlock(&self.0);
     }
 }
 
-/// Waits until no writer has the file locked, and keeps writers away until the guard drops; `None` at the deadline.
+/// Waits until no writer has the file locked, and takes a shared lock, which keeps writers away until the guard is
+/// dropped. `None` if a writer has kept it locked until the deadline.
 pub(super) fn share<F: Borrow<File>>(file: F, deadline: Instant) -> io::Result<Option<SharedFile<F>>> {
     let locked = wait_for(deadline, || FileExt::try_lock_shared(file.borrow()))?;
     Ok(locked.then(|| SharedFile(file)))
 }
 
-/// A file under a shared lock, so that no writer has it locked.
+/// A file with a shared lock, which is released when this value is dropped. Meanwhile no writer has the file locked.
 #[derive(Debug)]
 pub(super) struct SharedFile<F: Borrow<File>>(F);
 
@@ -73,7 +76,7 @@ impl<F: Borrow<File>> Drop for SharedFile<F> {
     }
 }
 
-/// Tries until it succeeds, or until the deadline has passed, which is checked after the first try. Returns whether it
+/// Calls `try_lock` until it succeeds, or the deadline has passed. Calls it at least once. Returns whether it
 /// succeeded.
 pub(super) fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
     let contended = fs2::lock_contended_error().raw_os_error();

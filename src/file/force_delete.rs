@@ -48,8 +48,8 @@ use std::fs::File;
 use std::io;
 
 impl FileStore {
-    /// Deletes a session that cannot be locked, or whose file cannot be read. Returns whether its name was there, and
-    /// the mark of a rotation that was under way or had just returned.
+    /// Deletes a session that cannot be locked, or whose file cannot be read. Returns whether a file had the session's
+    /// name. Returns also the mark in it, if a rotation that was under way, or had just returned, has written one.
     pub(super) fn delete_unlocked(
         &self,
         session: SessionRef<'_>,
@@ -66,9 +66,9 @@ impl FileStore {
         moved.map_err(|error| self.root.error("remove session file", path, error))
     }
 
-    /// Finishes the deletion of a session whose file was renamed to `.end-…`, if there is one. A killed process may
-    /// have begun that deletion. Returns the mark in the file: that of a rotation which found its name still there, or
-    /// will find that it is gone, and ends its successor itself.
+    /// Finishes the deletion of a session whose file was renamed to `.end-…`, if there is such a file. A killed process
+    /// may have begun that deletion. Returns the mark of a rotation in the file. The rotation itself either returned,
+    /// or finds that the session's name is gone, and ends its successor.
     pub(super) fn delete_ending(
         &self,
         session: SessionRef<'_>,
@@ -79,19 +79,21 @@ impl FileStore {
         let file = match shard.open_named(&path.ending(), Access::Write) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // The file cannot be opened for a tombstone, but it has lost the session's name already.
+            // The file cannot be opened to write a tombstone. It has lost the session's name, so the session is ended
+            // without one.
             Err(_) => None,
         };
         let mark = file.as_ref().and_then(|file| self.write_tombstone_unlocked(session, &path, file));
         let invalidate = || self.coherence.invalidate(id, session.session_id(), Cause::Ended).map(drop);
         self.finish_delete(shard, &path, file.as_ref(), invalidate)?;
-        // Waits for writers that missed the tombstone: each has finished, or has held the lock for so long that it will
-        // check whether the path still leads to its file.
+        // Waits for a writer that read the file before the tombstone was there. When the wait is over, the writer has
+        // finished, or has held the lock for so long that it checks whether the path still leads to its file.
         file.map(|file| LockedFile::acquire(file, Instant::now() + 2 * LOCK_WAIT_MIN));
         Ok(mark)
     }
 
-    /// Invalidates a session whose file was moved, syncs its end if ends are synced, and removes the file.
+    /// Invalidates a session whose file was renamed to `.end-…`, syncs the end of the session if that option is on, and
+    /// removes the file.
     pub(super) fn finish_delete(
         &self,
         shard: &Directory,
@@ -101,20 +103,21 @@ impl FileStore {
     ) -> Result<()> {
         let invalidated = invalidate();
         if self.options.sync_security_events {
-            // On btrfs the sync of a directory may forget that a name is gone; the sync of a file whose name has
-            // changed does not.
+            // On btrfs, the sync of a directory may not make the removal of a name durable. The sync of the file that
+            // has lost its name does.
             file.inspect(|file| drop(disk::sync_data(file)));
         }
         self.sync_name(shard, path)?;
         invalidated?;
-        // If the file stays, the next delete or a sweep repeats this.
+        // If the file cannot be removed, the next delete of the session or a sweep tries again.
         let _ = shard.unlink(path.ending());
         Ok(())
     }
 
-    /// Writes a tombstone into a file that has lost its name, for the writers that wait for its lock. The holder of the
-    /// lock may be writing a save into the other slot meanwhile; a tombstone in either slot ends the session. A file
-    /// with the mark of a rotation needs none; returns that mark.
+    /// Writes a tombstone into a file that has lost the session's name, without its lock. Writers that wait for the
+    /// lock then find an ended session. The holder of the lock may be writing a save into the other slot meanwhile; a
+    /// tombstone in either slot ends the session. If the file has the mark of a rotation, nothing is written, because
+    /// the mark ends the session, too; returns that mark.
     fn write_tombstone_unlocked(
         &self,
         session: SessionRef<'_>,
@@ -133,8 +136,8 @@ impl FileStore {
         }
     }
 
-    /// Checks that the session's name still leads to the file after a save. A forced delete may have removed the name
-    /// while the lock was held; then the save is void.
+    /// Checks after a save whether the session's name still leads to the file. If a forced delete has removed the name
+    /// while this process held the lock, the save counts as not made.
     pub(super) fn confirm_linked(&self, locked: &Locked<'_>) -> Result<SaveOutcome> {
         let is_there = locked.is_still_linked().map_err(|error| {
             Error::new(ErrorKind::DurabilityUnknown, "look for session file after saving")
@@ -147,8 +150,9 @@ impl FileStore {
 }
 
 impl Locked<'_> {
-    /// Whether the path still leads to this file. It is checked only if the lock was held for so long that a forced
-    /// delete may have removed the name, and another session may have been imported under it.
+    /// Whether the session's path still leads to this file. Asks the file system only if the lock was held for longer
+    /// than the shortest wait limit. Otherwise, a forced delete that has removed the name waits for this lock before it
+    /// returns (step 6 in the module's documentation), so this operation counts as made before the delete.
     pub(super) fn is_still_linked(&self) -> Result<bool> {
         Ok(Instant::now() < self.unforced_until || self.store.is_current_file(&self.path, &self.file)?)
     }

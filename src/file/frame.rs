@@ -1,11 +1,11 @@
-//! The frame of a store: its parameters file `sessile.json` and its shard directories. Reads, makes and checks them
-//! below an open root. Handles no session's bytes, no lock and no options.
+//! The parts of a store beside its sessions: the parameters file `sessile.json` and the shard directories. This module
+//! reads, makes and checks them. It handles no session, no lock and no options.
 //!
 //! Several processes may make a store at once, and a power cut leaves no broken store, because of the order: directory,
-//! shards, sync, and last the parameters file, which is renamed to its name when it is complete, and never replaced. A
-//! process that loses the race reads the winner's file.
+//! shards, sync, and last the parameters file, which is renamed to its name when it is complete, and never replaced. If
+//! another process has made that file first, it is read.
 use super::cut_offs::CutOffs;
-use super::disk::{self, Root, Taken};
+use super::disk::{self, IfExists, Root};
 use super::errors::{directory_error, io_error};
 use super::layout::{PARAMETERS, SHARDS, USERS, is_ours, shard_name};
 use super::{expiry_index, user_index};
@@ -34,18 +34,17 @@ pub(super) const MIGRATION: &str = "run `sessile export` of the version of sessi
 /// The contents of `sessile.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Parameters {
-    /// The format of the store; only `FORMAT` is accepted.
+    /// The format of the store. Only `FORMAT` is accepted.
     format: u32,
     shards: u16,
     public_id: String,
-    /// Whether the store has a log of cut-offs, so that a missing one is a loss. A store of an earlier version has
-    /// none.
+    /// Whether the store has a log of cut-offs, so that a missing log is a loss. Stores of earlier versions have none.
     #[serde(default)]
     cut_offs: bool,
 }
 
 const FORMAT: u32 = 2;
-/// The most bytes of the parameters file that are read.
+/// The largest number of bytes of the parameters file that is read.
 const PARAMETERS_BYTES_MAX: usize = 4096;
 
 impl Parameters {
@@ -59,7 +58,7 @@ impl Parameters {
     }
 }
 
-/// Whether a file has the name of the parameters file.
+/// Whether a file with the name of the parameters file exists.
 pub(super) fn has_parameters(root: &Root) -> Result<bool> {
     match root.stat(PARAMETERS) {
         Ok(_) => Ok(true),
@@ -69,7 +68,8 @@ pub(super) fn has_parameters(root: &Root) -> Result<bool> {
     }
 }
 
-/// Whether `sessile.json` says that the store has a log of cut-offs; `None` if the file is missing. Checks the format.
+/// Reads `sessile.json` and checks the format. Returns whether the store has a log of cut-offs; `None` if the file is
+/// missing.
 pub(super) fn read_parameters(root: &Root) -> Result<Option<bool>> {
     const OPERATION: &str = "read the parameters of session store";
     let path = || root.path().join(PARAMETERS);
@@ -81,7 +81,7 @@ pub(super) fn read_parameters(root: &Root) -> Result<Option<bool>> {
     };
     let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
         .map_err(|cause| io_error(OPERATION, cause).with_path(path()))?;
-    // The format is checked first, because another format may have other parameters.
+    // The format is read before the other fields, because another format may have other ones.
     let any: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|cause| error(ErrorKind::NotASessionStore).with_reason(NO_JSON).with_source(cause))?;
     match any.get("format").and_then(serde_json::Value::as_u64) {
@@ -113,24 +113,21 @@ pub(super) fn make_empty(root: &Root, clock: &Clock) -> Result<()> {
     finished.map(drop)
 }
 
-/// Makes the store in a directory that has none, or recreates one that was emptied. Returns whether this call made the
-/// parameters file.
-///
-/// The lock of the root need not be exclusive, because several processes may make the store at once.
-///
-/// No cut-off of the store gets a number up to `first_cut_off`.
+/// Makes a store in a directory that has none, or recreates one that was emptied. Returns whether this call made the
+/// parameters file. The lock of the root need not be exclusive, because several processes may make the store at the
+/// same time. The numbers of later cut-offs are greater than `first_cut_off`.
 pub(super) fn make(root: &Root, clock: &Clock, first_cut_off: u64) -> Result<bool> {
     check_names(root)?;
     make_shards(root)?;
     CutOffs::make(root, first_cut_off)?;
     expiry_index::create(root, clock.now_micros())?;
-    make_parameters(root, Taken::Kept)
+    make_parameters(root, IfExists::Keep)
 }
 
-/// Gives a store of an earlier version its log of cut-offs, and says so in the parameters file.
+/// Makes a log of cut-offs in a store of an earlier version, and records in the parameters file that there is one.
 pub(super) fn add_log(root: &Root) -> Result<()> {
     CutOffs::make(root, 0)?;
-    make_parameters(root, Taken::Replaced).map(drop)
+    make_parameters(root, IfExists::Replace).map(drop)
 }
 
 /// Refuses a directory with foreign files.
@@ -158,23 +155,24 @@ fn make_shards(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Makes the parameters file, after syncing everything that its presence stands for. Returns whether this call made it.
-pub(super) fn make_parameters(root: &Root, taken: Taken) -> Result<bool> {
+/// Makes the parameters file, which is the last file of a store to be made. All other parts of the store are synced
+/// first. Returns whether this call made the file.
+pub(super) fn make_parameters(root: &Root, if_exists: IfExists) -> Result<bool> {
     let dir = root.path();
     let io = |operation| move |error| directory_error(operation, dir, error);
     root.sync().map_err(io("sync session directory"))?;
-    // The root's own name is synced before the parameters file is made: where that file exists, the root's name is
-    // known to be on the disk.
+    // The root's own name is synced first, so that it is on the disk wherever the parameters file is.
     root.sync_name().map_err(io("sync the parent of session directory"))?;
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
     let temporary = disk::temporary_name()?;
     let put = root.open_directory(".").and_then(|root| {
-        root.put(&temporary, PARAMETERS, taken, |file| {
+        root.put(&temporary, PARAMETERS, if_exists, |file| {
             disk::write_at(file, format!("{json}\n").as_bytes(), 0)?;
             disk::sync_data(file)
         })
     });
-    // If another process was first, its file is read back. That process may not have synced the directory yet.
+    // If another process has made the file first, that file is checked. The other process may not have synced the root
+    // yet, so this one does.
     let is_put = put.map_err(io("write the parameters of session store"))?;
     root.sync().map_err(io("sync session directory"))?;
     Ok(is_put)
@@ -185,8 +183,8 @@ pub(super) fn make_shard(root: &Root, name: &str) -> Result<()> {
         .map_err(|error| io_error("make shard directory", error).with_path(root.path().join(name)))
 }
 
-/// Whether an interrupted creation may explain why a shard cannot be listed: it is missing, or its owner has no rights
-/// yet because of a strict umask. A shard that is no directory is refused when the missing shards are made.
+/// Whether an interrupted creation of the store explains why a shard cannot be listed: it is missing, or its owner has
+/// no permission yet, because the umask is strict. (If a shard is not a directory, making the missing shards fails.)
 fn is_of_making(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::ACCESS | Errno::NOTDIR | Errno::LOOP)
 }

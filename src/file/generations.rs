@@ -1,31 +1,33 @@
-//! Cache invalidation: shared counters that show whether a cached copy is still the newest version.
+//! Cache invalidation between processes: shared counters that show whether a cached copy of a session is still its
+//! newest version.
 //!
-//! The file `run/generations` holds cells of two counters each, `saves` and `ends`. Its bytes, and the assignment of
-//! sessions to cells, are in [`format`](crate::_documentation::format).
+//! The file `run/generations` holds the counters. The public id of a session selects its *cell*, a pair of counters:
+//! `saves` changes with every save of the session, `ends` when the session ends. Several sessions share a cell. The
+//! bytes of the file are in [`format`](crate::_documentation::format).
 //!
-//! Every process with a cache maps the file *read-only*. A change of a session *invalidates* its copies by a `pwrite`
-//! of a value that never repeats into the session's cell. A reading of the cell is a [`Stamp`]. The stamp is taken
-//! before the session file is read, and the copy is returned only while the cell still equals its stamp. A hit costs
-//! two loads of the cell and no system call.
+//! Every process with a cache maps the file *read-only*. A process that reads a session file first reads the session's
+//! cell; these two values are the copy's [`Stamp`]. A process that changes a session *invalidates* all copies of it: it
+//! writes a value that never repeats into the cell, with `pwrite`. A copy is returned only while its stamp equals the
+//! cell. So a hit costs two loads of memory and no system call.
 //!
 //! Invariants; the argument built on them is in [`design`](crate::_documentation::design):
 //!
-//! - **A value is never written twice** while a copy may have it in its stamp. Each open store counts on from a random
-//!   start, and multiplies by an odd number. The product keeps different counts different, and neighbours different in
-//!   both halves, so a reading torn between two values equals no third one.
+//! - **A value is never written twice** while a copy may have it in its stamp. Each open store counts up from a random
+//!   start, and writes the count times an odd number. The product keeps different counts different. It also makes two
+//!   consecutive values differ in both halves. So if a reader sees one half of the old value and one half of the new
+//!   one, this mixture equals no third value.
 //! - **`saves` changes with every save, under the session's lock; `ends` with every operation that ends a session**,
-//!   with or without its lock. So a writer that was overtaken by a logout, and continues, cannot overwrite the logout's
-//!   invalidation.
-//! - **The file is never resized, and never written through a mapping.** On a full disk a store through a mapping kills
-//!   the process, whereas a `pwrite` returns an error. The file is filled with zeros when it is made, so that it has no
-//!   hole that would need space later; on btrfs it is made without copy-on-write, for the same reason.
-//! - **The file that has the name counts.** A restored backup may replace the file while processes have it mapped.
-//!   Three rules follow: an invalidation is complete only if its file still has a name afterwards; each process
-//!   compares the name with its file once a second, while it loads or saves; and a stamp from one file never equals a
-//!   stamp from another.
+//!   with or without its lock. So a writer that was stopped while a logout ended its session, and then continues,
+//!   cannot overwrite the logout's invalidation.
+//! - **The file is never resized, and never written through a mapping.** On a full disk, a write through a mapping
+//!   kills the process, whereas `pwrite` returns an error. A new file is filled with zeros, so that it has no hole that
+//!   would need space later. On btrfs it is made without copy-on-write, for the same reason.
+//! - **Only the file that has the name counts.** A restored backup may replace the file while processes have it mapped.
+//!   Therefore an invalidation is complete only if its file still has a name afterwards. Each process compares the name
+//!   with its file once a second, while it loads or saves. A stamp from one file never equals a stamp from another.
 //!
-//! Several sessions share a cell, so a save of one makes the next load of the others read their files. With w saves on
-//! the host between two loads of a session, that happens to w of 131,072 loads: with a thousand saves a second and a
+//! Because sessions share cells, a save of one makes the next load of the others read their files. With w saves on the
+//! host between two loads of a session, that happens to w of 131,072 loads: with a thousand saves a second and a
 //! visitor who returns every ten seconds, 8 %.
 mod counters;
 
@@ -42,19 +44,20 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Odd, and without a pattern: the golden ratio's digits.
+/// The factor by which a store multiplies its count of values: the digits of the golden ratio, an odd number without a
+/// pattern in its bits.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-/// How long a store uses its generations file before it checks that the file still has the name. One second costs three
-/// system calls a second, and bounds how long copies are validated against a replaced file. Unit tests and the fuzzer
-/// count system calls, so they never make this check by time.
+/// How long a store uses its generations file before it checks again that the file still has the name. One second costs
+/// three system calls a second, and bounds the time for which copies are compared with a replaced file. Unit tests and
+/// the fuzzer count system calls, so they never make this check because time has passed.
 const CHECK_MICROS: u64 = if cfg!(any(test, sessile_fuzzing)) { u64::MAX - 1 } else { 1_000_000 };
 
 /// The cause of an invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// There is a new version, or may be.
+    /// A save may have written a new version.
     Saved,
-    /// The session ended, or may have.
+    /// The session may have ended.
     Ended,
 }
 
@@ -69,27 +72,28 @@ pub(super) struct Invalidated {
     pub(super) is_current: bool,
 }
 
-/// The generation counters of one open store. Their file may be replaced while the store is open.
+/// The counters that one open store uses. Their file may be replaced while the store is open.
 #[derive(Debug)]
 pub(super) struct Generations {
     current: Current,
-    /// How many values this store has written, from a random start.
+    /// The number of values that this store has written, plus a random start.
     written: AtomicU64,
-    /// When the store last checked that the file still has the name, in microseconds since 1970.
+    /// The time of the last check that the file still has the name, in microseconds since 1970.
     checked_at: AtomicU64,
 }
 
-/// The source of the counters.
+/// Where a store has its counters.
 #[derive(Debug)]
 enum Current {
-    /// The counters never change.
+    /// The counters are in no shared file: the store is read-only, and has none, or is a test's.
     Fixed(Arc<Counters>),
-    /// The counters are those in the file that has the name; it is `mapped` unless this store has no cache.
+    /// The counters are in the file `run/generations`. `mapped` is false for a store without a cache, which only writes
+    /// to it. `counters` is replaced when another file gets the name.
     Shared { root: Root, mapped: bool, counters: RwLock<Arc<Counters>> },
 }
 
 impl Generations {
-    /// Counters for a read-only store.
+    /// The counters of a read-only store: it has none, and invalidates nothing.
     pub(super) fn none() -> Result<Self> {
         Self::fixed(Counters::none())
     }
@@ -103,7 +107,8 @@ impl Generations {
         Self::new(Current::Fixed(Arc::new(counters)), 0)
     }
 
-    /// Opens the shared counters; makes the file if it is missing or has the wrong size. The root must be locked.
+    /// Opens the shared counters. Makes the file if it is missing or has the wrong size. The caller has locked the
+    /// root.
     pub(super) fn open(root: &Root, mapped: bool, now: CoarseTime) -> Result<Self> {
         let counters = RwLock::new(Arc::new(Counters::open_or_make(root, mapped, 0)?));
         Self::new(Current::Shared { root: root.clone(), mapped, counters }, now.micros())
@@ -115,7 +120,7 @@ impl Generations {
         Ok(Self { current, written, checked_at: AtomicU64::new(checked_at) })
     }
 
-    /// The counters against which copies are validated now.
+    /// The counters with which stamps are compared now.
     pub(super) fn counters(&self) -> Arc<Counters> {
         match &self.current {
             Current::Fixed(counters) => Arc::clone(counters),
@@ -123,8 +128,7 @@ impl Generations {
         }
     }
 
-    /// Reads the session's cell. The result is the stamp of a copy that is read from the session file after this
-    /// call.
+    /// Reads the session's cell. The result is the stamp of a copy that is read from the session file after this call.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         match &self.current {
             Current::Fixed(counters) => counters.stamp(id),
@@ -132,7 +136,7 @@ impl Generations {
         }
     }
 
-    /// Invalidates the session's copies in all processes.
+    /// Invalidates the copies of a session in all processes.
     ///
     /// # Errors
     ///
@@ -147,22 +151,20 @@ impl Generations {
         Ok(Invalidated { saves, counters: counters.number(), is_current })
     }
 
-    /// Moves the counter of cut-offs, in all processes.
+    /// Changes the counter of cut-offs, so that each process reads the log of cut-offs again before it returns another
+    /// copy.
     ///
     /// # Errors
     ///
-    /// The counter did not move.
+    /// The counter did not change.
     pub(super) fn move_cut_offs(&self) -> io::Result<Invalidated> {
         let (counters, value) = (self.counters(), self.fresh());
         let is_current = counters.write(CUT_OFFS_AT, [value])? && self.are_current(&counters);
         Ok(Invalidated { saves: value, counters: counters.number(), is_current })
     }
 
-    /// Invalidates the copies of all sessions of this shard. Returns whether these are the current counters.
-    ///
-    /// # Errors
-    ///
-    /// Some copies were not invalidated.
+    /// Invalidates the copies of all sessions of a shard. Returns whether the write went to this store's current
+    /// counters, in a file that still had a name afterwards.
     pub(super) fn invalidate_shard(&self, shard: u16) -> io::Result<bool> {
         let counters = self.counters();
         let first = COUNTERS_PER_SHARD * usize::from(shard);
@@ -170,33 +172,38 @@ impl Generations {
         Ok(is_named && self.are_current(&counters))
     }
 
-    /// Whether these are still the store's current counters; another thread may have taken up another file meanwhile.
+    /// Whether the store still uses these counters. Another thread may have switched to another file meanwhile.
     fn are_current(&self, written: &Arc<Counters>) -> bool {
         matches!(self.current, Current::Fixed(_)) || Arc::ptr_eq(written, &self.counters())
     }
 
-    /// Whether it is time to check the name by [`follow`](Self::follow). Costs one load.
+    /// Whether [`CHECK_MICROS`] have passed since the last check of the name by
+    /// [`reopen_if_replaced`](Self::reopen_if_replaced). Costs one load of memory.
     #[inline]
-    pub(super) fn is_due(&self, now: CoarseTime) -> bool {
-        // The check is also due if the clock was set back.
+    pub(super) fn is_check_due(&self, now: CoarseTime) -> bool {
+        // If the clock was set back, the difference wraps around to a large number, and the check is due.
         now.micros().wrapping_sub(self.checked_at.load(Ordering::Relaxed)) >= CHECK_MICROS
     }
 
     /// Makes the next load or save check the name at once.
     #[cfg(feature = "watch")]
-    pub(super) fn make_due(&self) {
+    pub(super) fn make_check_due(&self) {
         self.checked_at.store(0, Ordering::Relaxed);
     }
 
-    /// Checks whether the generations file still has its name. If not, takes up the file that has the name, or makes
-    /// one. New counters are passed to `hand_over` before any thread can write to them. Returns the number of the
-    /// current counters.
+    /// Checks whether this store's file still has the name `run/generations`. If not, switches to the file that has the
+    /// name, or makes one. The new counters are passed to `hand_over` before any thread can write to them. Returns the
+    /// number of the current counters.
     ///
     /// # Errors
     ///
-    /// Another file has the name, and cannot be taken up. Processes that use it do not see the invalidations of this
-    /// process, and this process does not see theirs.
-    pub(super) fn follow(&self, now: CoarseTime, hand_over: impl FnOnce(&Arc<Counters>)) -> io::Result<u64> {
+    /// Another file has the name, and cannot be opened. Processes that use that file do not see the invalidations of
+    /// this process, and this process does not see theirs.
+    pub(super) fn reopen_if_replaced(
+        &self,
+        now: CoarseTime,
+        hand_over: impl FnOnce(&Arc<Counters>),
+    ) -> io::Result<u64> {
         let outcome = match &self.current {
             Current::Fixed(counters) => Ok(counters.number()),
             Current::Shared { counters, root, .. } if counters.read().has_the_name(root) => {
@@ -204,7 +211,7 @@ impl Generations {
             }
             Current::Shared { counters, root, mapped } => {
                 let mut current = counters.write();
-                // Another thread may have taken up the file meanwhile.
+                // Another thread may have switched to the file while this thread waited for the lock.
                 if current.has_the_name(root) {
                     Ok(current.number())
                 } else {
@@ -248,14 +255,14 @@ mod tests {
         let root = Root::open(dir.path()).unwrap();
         (dir, root)
     }
-    /// At the beginning of 1970, where a manual clock stands that was not moved.
+    /// The time of a manual clock that was not moved: the beginning of 1970.
     fn start() -> CoarseTime {
         Clock::manual(UNIX_EPOCH).now_coarse()
     }
     fn opened(root: &Root, mapped: bool) -> Generations {
         Generations::open(root, mapped, start()).unwrap()
     }
-    /// Every kind of counters in which a stamp means something.
+    /// The two kinds of counters that can be read: those in this process's memory, and those in a mapped file.
     fn kinds(root: &Root) -> [Generations; 2] {
         [Generations::own().unwrap(), opened(root, true)]
     }
@@ -314,7 +321,8 @@ mod tests {
         }
     }
 
-    /// For Miri, which lets a thread see whatever old values the orderings allow. Elsewhere it can hardly fail.
+    /// This test is for Miri, which lets a thread see every old value that the memory orderings allow. On a real
+    /// processor the test would pass even with weaker orderings.
     #[test]
     fn what_is_read_after_a_stamp_is_as_new_as_its_invalidation() {
         let (generations, id) = (Generations::own().unwrap(), id(1));
@@ -366,7 +374,7 @@ mod tests {
         }
     }
 
-    /// Changes of the file while it is in use.
+    /// Ways in which another program can remove or replace the file while stores use it.
     const REPLACEMENTS: [fn(&Path); 5] = [
         |path| std::fs::remove_file(path).unwrap(),
         |path| std::fs::remove_dir_all(path.parent().unwrap()).unwrap(),
@@ -395,9 +403,12 @@ mod tests {
             replace(&dir.path().join(GENERATIONS_PATH));
             for generations in &all {
                 let handed = Cell::new(false);
-                assert_eq!(generations.follow(start(), |_| handed.set(true)).unwrap(), 1);
+                assert_eq!(generations.reopen_if_replaced(start(), |_| handed.set(true)).unwrap(), 1);
                 assert!(handed.get());
-                assert_eq!(generations.follow(start(), |_| panic!("there are no others")).unwrap(), 1);
+                assert_eq!(
+                    generations.reopen_if_replaced(start(), |_| panic!("there are no others")).unwrap(),
+                    1
+                );
             }
             assert!(!all[0].counters().confirm(&id(1), before), "the values may be the same");
             let later = opened(&root, true);
@@ -423,7 +434,7 @@ mod tests {
             replace(&dir.path().join(GENERATIONS_PATH));
             let invalidated = generations.invalidate(&id(1), Cause::Saved).unwrap();
             assert_eq!((invalidated.is_current, invalidated.counters), (false, 0));
-            generations.follow(start(), |_| ()).unwrap();
+            generations.reopen_if_replaced(start(), |_| ()).unwrap();
             assert!(generations.invalidate(&id(1), Cause::Saved).unwrap().is_current);
         }
     }
@@ -436,10 +447,10 @@ mod tests {
         let before = generations.stamp(&id(1));
         let file = File::options().write(true).open(dir.path().join(GENERATIONS_PATH)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
-        assert_eq!(generations.follow(start(), |_| ()).unwrap(), 1);
+        assert_eq!(generations.reopen_if_replaced(start(), |_| ()).unwrap(), 1);
         assert!(!generations.counters().confirm(&id(1), before));
-        // It is the file's time from now on.
-        assert_eq!(generations.follow(start(), |_| ()).unwrap(), 1);
+        // The store has noted the new time, so the next check finds nothing changed.
+        assert_eq!(generations.reopen_if_replaced(start(), |_| ()).unwrap(), 1);
     }
 
     #[test]
@@ -448,21 +459,22 @@ mod tests {
         let (dir, root) = store();
         let [alone, other] = [true, true].map(|mapped| opened(&root, mapped));
         std::fs::remove_dir_all(dir.path().join(RUN)).unwrap();
-        // Not even by root.
+        // A file in place of the directory `run`: not even root can make the directory again.
         std::fs::write(dir.path().join(RUN), "").unwrap();
         let before = alone.stamp(&id(1));
-        assert!(alone.follow(start(), |_| ()).is_err(), "another process may have another file");
+        assert!(alone.reopen_if_replaced(start(), |_| ()).is_err(), "another process may have another file");
         assert!(!alone.counters().confirm(&id(1), before));
         let stamp = alone.stamp(&id(1));
         assert!(!alone.counters().confirm(&id(1), stamp), "no invalidation is seen");
         let invalidated = alone.invalidate(&id(1), Cause::Saved).unwrap();
         assert_eq!((invalidated.is_current, other.stamp(&id(1)).saves), (false, invalidated.saves));
         std::fs::remove_file(dir.path().join(RUN)).unwrap();
-        // Disk operations that are refused, here all that make a file.
+        // The creation of each file is refused with `ENOSPC`.
         let refuse = |_, call: &str| (call == "create file").then_some(libc::ENOSPC);
-        let (followed, _) = during(refuse, || alone.follow(start(), |_| panic!("there are no others")));
-        assert_eq!(followed.unwrap(), 1, "where there is no file, no process has another one");
-        assert_eq!(alone.follow(start(), |_| ()).unwrap(), 2);
+        let (checked, _) =
+            during(refuse, || alone.reopen_if_replaced(start(), |_| panic!("there are no others")));
+        assert_eq!(checked.unwrap(), 1, "where there is no file, no process has another one");
+        assert_eq!(alone.reopen_if_replaced(start(), |_| ()).unwrap(), 2);
         assert!(alone.invalidate(&id(1), Cause::Saved).unwrap().is_current);
     }
 

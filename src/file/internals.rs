@@ -1,4 +1,4 @@
-//! Internals for this crate's own benchmarks and fuzz targets. No promises: it changes with any version.
+//! Internal functions for this crate's own benchmarks and fuzz targets. They may change with any version.
 use super::layout::SessionPath;
 use super::slot::{self, Mark, SLOT_MAX, SLOT_MIN, State};
 use super::slots::{self, View};
@@ -25,12 +25,12 @@ pub fn decode(slot: &[u8], id: &PublicId) -> Result<Record> {
     slot::decode(slot, id).map(|decoded| decoded.record)
 }
 
-/// The checksum of bytes that [`encode`] returned; measures the checksum alone.
+/// Computes the checksum of bytes that [`encode`] returned, for a benchmark of the checksum alone.
 pub fn checksum(encoded: &[u8], id: &PublicId) -> [u8; 16] {
     slot::checksum_of(encoded, id)
 }
 
-/// A slot with a valid checksum over any record bytes.
+/// A slot with these bytes as its record, and a valid checksum.
 pub fn sealed(sequence: u64, record: &[u8], id: &PublicId) -> Vec<u8> {
     slot::sealed(sequence, record, id)
 }
@@ -48,7 +48,7 @@ pub fn newest(file: &[u8], id: &PublicId) -> Result<Option<Record>> {
     })
 }
 
-/// The bytes of a slot that marks its session as moved, of the smallest size.
+/// The bytes of the smallest slot that has the mark of a moved session.
 pub fn encode_moved(successor: &PublicId, until: u64, by_login: bool, id: &PublicId) -> Vec<u8> {
     let header = slot::Header { id, sequence: 2, state: State::WRITTEN, slot_size_min: SLOT_MIN };
     let mut bytes = slot::encode_mark(&Mark { successor: *successor, until, by_login }, &header).to_vec();
@@ -73,11 +73,11 @@ pub fn path_of(id: &PublicId) -> String {
     SessionPath::of(id).as_str().to_owned()
 }
 
-/// Runs a script of four bytes a line against four stores and a map (`file/model.rs`).
+/// Runs a script, of four bytes a line, on four stores and a map (see `file/model.rs`).
 ///
 /// # Panics
 ///
-/// If they differ.
+/// If a store and the map differ.
 #[cfg(sessile_fuzzing)]
 pub fn run_script(bytes: &[u8]) {
     let script: Vec<_> = bytes.as_chunks::<4>().0.iter().map(|line| (*line).into()).collect();

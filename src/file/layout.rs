@@ -1,22 +1,21 @@
-//! The names of files and directories, relative to the root. Pure: no I/O.
-//!
-//! The names, and the contents of each file, are in [`format`](crate::_documentation::format).
+//! The names of files and directories, relative to the root. This module makes no system calls. The contents of each
+//! file are in [`format`](crate::_documentation::format).
 use crate::id::PublicId;
 use std::ffi::CStr;
 
 /// The number of shard directories. The fuzzer opens a store thousands of times a second, so it has few.
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
-/// The parameters file.
+/// The name of the parameters file.
 pub(super) const PARAMETERS: &str = "sessile.json";
-/// The log of cut-offs: the sessions that were ended together.
+/// The name of the log of cut-offs, which lists the ends of many sessions at once.
 pub(super) const CUT_OFFS: &str = "cutoffs";
-/// The directory of files that running processes need, and that a backup does not need.
+/// The name of the directory of files that only running processes need.
 pub(super) const RUN: &str = "run";
-/// In `run`: the counters that keep caches coherent.
+/// The name of the file of counters in `run`, by which cached copies are invalidated.
 pub(super) const GENERATIONS: &str = "generations";
-/// The path of the counters below the root.
+/// The path of the file of counters below the root.
 pub(super) const GENERATIONS_PATH: &str = "run/generations";
-/// In `run`: the expiry index.
+/// The name of the expiry index in `run`.
 pub(super) const INDEX: &str = "due";
 /// The path of the expiry index below the root.
 pub(super) const DUE: &str = "run/due";
@@ -30,22 +29,22 @@ pub(super) const COMPLETE: &str = "complete";
 pub(super) const MADE: &str = "made";
 /// The number of buckets of the user index.
 pub(super) const USER_BUCKETS: u16 = 4096;
-/// In `run`: the tag by which backup programs recognize a directory that they may leave out.
+/// The name of the file in `run` by which backup programs recognize a directory that they may leave out.
 pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
-/// The text of the tag; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
+/// The contents of that file. The first line is prescribed to the byte (<https://bford.info/cachedir/>).
 pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
 # This directory belongs to a session store (sessile). It can be left out of backups: it is recreated when it is missing.
 ";
-/// In the expiry index: the file that a running sweep locks.
+/// The name of the file in the expiry index that a running sweep locks.
 pub(super) const SWEEP: &str = "sweep";
-/// The directory to which damaged files are moved.
+/// The name of the directory to which damaged files are moved.
 pub(super) const DAMAGED: &str = "damaged";
-/// The prefix of temporary names; no session's name has it.
+/// The prefix of the names of temporary files. No session's file has it.
 pub(super) const TEMPORARY: &str = ".new-";
-/// The prefix of a session file while the session is being deleted without its lock.
+/// The prefix of the name that a session file gets while the session is deleted without its lock.
 const ENDING: &str = ".end-";
 
-/// The path of one session file: fixed length, on the stack, ready for a system call.
+/// The path of a session file: a string of fixed length that ends with a zero, on the stack, as system calls take it.
 pub(super) struct SessionPath([u8; PATH_LEN + 1]);
 
 const PATH_LEN: usize = 2 * PublicId::LEN + 1;
@@ -61,27 +60,27 @@ impl SessionPath {
         Self(path)
     }
 
-    /// The shard, relative to the root.
+    /// The name of the session's shard.
     pub(super) fn shard(&self) -> &[u8] {
         &self.0[..SHARD_LEN]
     }
 
-    /// The path relative to the root.
+    /// The path of the session file, relative to the root.
     pub(super) fn below_root(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.0).expect("hexadecimal, one slash, one final zero")
     }
 
-    /// The path relative to the shard.
+    /// The name of the session file, relative to its shard.
     pub(super) fn below_shard(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.0[SHARD_LEN + 1..]).expect("hexadecimal, one final zero")
     }
 
-    /// The name, relative to the shard, that the file gets when its session is deleted without the lock.
+    /// The name that the file gets, in its shard, while the session is deleted without its lock.
     pub(super) fn ending(&self) -> String {
         format!("{ENDING}{}", &self.as_str()[SHARD_LEN + 1..])
     }
 
-    /// The path as text, for messages, and for joining with the root.
+    /// The path as a text, for messages and for joining with the root's path.
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0[..PATH_LEN]).expect("ASCII")
     }
@@ -103,7 +102,7 @@ pub(super) fn shard_of(id: &PublicId) -> String {
     shard_name(id.as_bytes()[0].into())
 }
 
-/// The name of shard 0..256.
+/// The name of a shard, from its number (below 256).
 pub(super) fn shard_name(shard: u16) -> String {
     format!("{shard:02x}")
 }

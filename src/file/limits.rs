@@ -1,14 +1,15 @@
-//! Limits on the size of a record: encodes a record for the disk, or refuses it with a named error.
+//! The limits on the size of a record: encodes a record for the disk, or refuses it with an error that names the limit.
 //!
-//! Two limits: bytes (`record_bytes_max`) and entries (`entries_max`). A record above a limit is still encoded if it
-//! does not exceed the version before it, so a limit that was lowered takes nothing from a visitor. Touches no file.
+//! There are two limits: on the bytes (`record_bytes_max`) and on the number of entries (`entries_max`). A record above
+//! a limit is still encoded if it does not exceed the version before it. So if a limit is lowered, larger sessions can
+//! still be saved.
 use super::FileStore;
 use super::slot::{self, Encoded, Extent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 
 impl FileStore {
-    /// Encodes a record if it is within the limits, or not larger than its former extent `had`.
+    /// Encodes a record if it is within the limits, or does not exceed the sizes `had` of the version before it.
     pub(super) fn encode(
         &self,
         record: &Record,

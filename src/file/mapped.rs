@@ -1,11 +1,11 @@
-//! Reads one counter in a mapped file. With `fork`, this is the crate's only `unsafe` code.
+//! Reads one counter in a mapped file. This file and `fork` have the only `unsafe` code of the crate.
 #![expect(unsafe_code, reason = "memory that other processes change is outside the language")]
 use crate::sync::step;
 use memmap2::MmapRaw;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The value of the counter with this index at some instant during the call. The value may be torn between two values
-/// if the counter is written meanwhile.
+/// The value of the counter with this index. If another process writes the counter during the call, the result may have
+/// one half of the old value and one half of the new one.
 ///
 /// # Panics
 ///
@@ -16,15 +16,16 @@ pub(super) fn load(map: &MmapRaw, index: usize) -> u64 {
     let halves = map.as_ptr().cast::<AtomicU32>();
     let half = |n: usize| {
         step();
-        // SAFETY: the assertion keeps the index within the mapping, which `map` keeps in place; the mapping begins at a
-        // page, so every half is aligned. Other processes change the memory at any instant, which a shared reference to
-        // an atomic allows; this process never writes to it, because the mapping is read-only. On read-only memory an
-        // atomic load is allowed if it is relaxed and small, and 4 bytes are on every target (std::sync::atomic,
-        // "Atomic accesses to read-only memory"); callers that need an order set a fence. This crate never makes the
-        // file shorter; if another program does, the load ends the process (SIGBUS) instead of returning.
+        // SAFETY: (1) The pointer is valid: the assertion keeps the index within the mapping, and `map` keeps the
+        // mapping in place. (2) It is aligned, because the mapping begins at a page. (3) Other processes change the
+        // memory at any instant, which a shared reference to an atomic allows. This process never writes to it. (4) The
+        // mapping is read-only. An atomic load from read-only memory is allowed if it is relaxed and of at most 4 bytes
+        // (std::sync::atomic, "Atomic accesses to read-only memory"); callers that need an order set a fence. (5) If
+        // another program makes the file shorter, the load ends the process (SIGBUS) instead of returning. This crate
+        // never makes the file shorter.
         unsafe { &*halves.add(n) }.load(Ordering::Relaxed)
     };
-    // The file holds little-endian integers.
+    // The file holds the counters as little-endian integers.
     let [low, high] = [half(2 * index), half(2 * index + 1)].map(u32::from_le);
     u64::from(high) << 32 | u64::from(low)
 }
@@ -55,8 +56,8 @@ mod tests {
         let written = if cfg!(miri) { 50 } else { 100_000 };
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // SAFETY: of 2,048 halves, all of them in a mapping that outlives the scope; both threads use atomics
-                // alone.
+                // SAFETY: the index is below the 2,048 halves of the mapping, which outlives the scope. Both threads
+                // use atomics alone.
                 let half = unsafe { &*map.as_mut_ptr().cast::<AtomicU32>().add(2 * 5) };
                 (1..=written).for_each(|n: u32| half.store(n.to_le(), Ordering::Relaxed));
             });

@@ -173,7 +173,7 @@ impl FileStore {
             options.cache_bytes = 0;
         }
         let open::Opened { root, were_missing, has_log } = open::open_root(dir, &options)?;
-        let uncached_on = open::go_without_copies(&root, &mut options);
+        let uncached_on = open::disable_cache_if_remote(&root, &mut options);
         let (in_use, generations) = open::lock_root(&root, &options)?;
         Ok(Self {
             coherence: Coherence::new(&root, generations, &options, has_log)?,
@@ -269,12 +269,12 @@ impl Store for FileStore {
         self.queues.check_process()?;
         let Some(session) = token.session_id() else { return Ok(Lookup::Absent(Absent::Malformed)) };
         let now = self.options.clock.now_coarse();
-        let known = match self.coherence.find(session, now) {
+        let copy = match self.coherence.find(session, now) {
             Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
-            Found::Doubtful(copy) | Found::Unchecked(copy) => Some(copy),
+            Found::Unverified(copy) | Found::CutOffsUnchecked(copy) => Some(copy),
             Found::Nothing => None,
         };
-        self.load_file(session, known.as_ref(), now)
+        self.load_file(session, copy.as_ref(), now)
     }
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {

@@ -36,16 +36,16 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// Longer than a copy in memory is trusted without a look.
+/// A time after which a cached copy is not returned without reading the file.
 const TRUST: Duration = Duration::from_secs(61);
-/// When each script begins, since 1970.
+/// The time at which each script begins, since 1970.
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 struct Model {
     dir: TempDir,
     clock: Clock,
     stores: [FileStore; ALL.len()],
     sessions: Vec<Expected>,
-    /// Makes each version's text different from all others.
+    /// The number of versions so far. It makes each version's text different from all others.
     versions: u64,
     cut_offs: CutOffs,
     /// The fault of the next operation: the number of the system call that fails, its error number, and whether all
@@ -63,18 +63,17 @@ fn open(dir: &Path, clock: &Clock, by: By) -> Result<FileStore, Error> {
         By::SmallCache => 32 << 10,
     };
     let options = FileStoreOptions::new().cache_bytes(cache_bytes).watch(false);
-    // No operation has a lock when a script's next line begins; where the counters cannot be read, opening waits for
-    // the others.
+    // No operation holds a lock when the next line of a script begins, so a short wait is enough.
     options.lock_wait(Duration::from_millis(5)).clock(clock.clone()).open(dir)
 }
 
 thread_local! {
-    /// A store without sessions, left by the last script: making one takes longer than most scripts.
+    /// A store without sessions that the last script has left. Making a new one takes longer than most scripts.
     static EMPTY: RefCell<Option<TempDir>> = const { RefCell::new(None) };
 }
 
 fn directory() -> TempDir {
-    // In memory, for speed: these tests look at files, and not at a disk after a power cut.
+    // The store is in memory, for speed: these tests check the contents of files, and not of a disk after a power cut.
     let new = || tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     EMPTY.take().unwrap_or_else(|| new().expect("a temporary directory"))
 }
@@ -83,7 +82,7 @@ fn directory() -> TempDir {
 ///
 /// # Panics
 ///
-/// If anything differs from what the map says.
+/// If a result differs from that of the map.
 pub(super) fn run(script: &[Step]) {
     let dir = directory();
     let clock = Clock::manual(UNIX_EPOCH + BEGIN);
@@ -98,7 +97,7 @@ pub(super) fn run(script: &[Step]) {
     for at in 0..model.sessions.len() {
         model.check(at);
     }
-    // A store that is opened later sees the same.
+    // A store that is opened later must have the same results.
     model.step(Step::Reopen { by: By::Cached });
     for at in 0..model.sessions.len() {
         model.check(at);
@@ -107,11 +106,11 @@ pub(super) fn run(script: &[Step]) {
 }
 
 impl Model {
-    /// Leaves an empty store for the next script.
+    /// Empties the store and leaves it for the next script.
     fn clear(self) {
         for shard in (0..SHARDS).map(shard_name) {
             let shard = self.dir.path().join(shard);
-            // Most have none: the directory's count of names is not asked, as its list is as fast.
+            // Most shards have no file. Listing a shard is as fast as asking for its number of names.
             for file in fs::read_dir(shard).expect("a shard") {
                 fs::remove_file(file.expect("a name").path()).expect("a file");
             }
@@ -123,8 +122,8 @@ impl Model {
         for bucket in fs::read_dir(&index).expect("the index") {
             fs::remove_file(bucket.expect("a name").path()).expect("a bucket");
         }
-        // The hour of the last walk, as at the creation of the store: without it, the first sweep of each script would
-        // walk all shards.
+        // Records the hour of the last walk, as the creation of a store does. Otherwise the first sweep of each script
+        // would walk all shards.
         let walked = micros(UNIX_EPOCH + BEGIN) / BUCKET_MICROS;
         fs::write(index.join(SWEEP), format!("{walked:20}\n")).expect("the note of the last walk");
         EMPTY.set(Some(self.dir));
@@ -134,7 +133,7 @@ impl Model {
         &self.stores[by as usize]
     }
 
-    /// Runs an operation with the fault that is due, if any. Whether it was met.
+    /// Runs an operation with the fault that the script has set, if any. Returns also whether a call failed.
     fn with_fault<R>(
         &mut self,
         operation: impl FnOnce(&Self) -> Result<R, Error>,
@@ -145,13 +144,13 @@ impl Model {
         let (done, calls) = during(fails, || operation(self));
         let is_not_invalidated = |error: &Error| error.kind() == ErrorKind::InvalidationFailed || for_good;
         if done.as_ref().is_err_and(is_not_invalidated) {
-            // For a minute others may not see what was changed.
+            // If the invalidation failed, other stores may return the old version for a minute.
             self.clock.advance(TRUST);
         }
         (done, calls.len() > due)
     }
 
-    /// Runs an operation on one store, with the fault that is due, if any.
+    /// Runs an operation on one store, with the fault that the script has set, if any.
     fn perform<R>(
         &mut self,
         by: By,
@@ -160,7 +159,7 @@ impl Model {
         let (done, met) = self.with_fault(|model| operation(model.store(by)));
         self.is_behind |= met;
         if let Err(error) = &done {
-            // An operation that makes fewer calls has no excuse.
+            // If no call failed, the operation must not fail.
             assert!(met, "{by:?} failed without a fault: {error}");
         }
         done
@@ -195,7 +194,7 @@ impl Model {
         record
     }
 
-    /// The session that a logout or a login finds by the token of this one.
+    /// The session that a logout or a login by the token of this one applies to.
     fn follow(&self, mut at: usize) -> usize {
         while let Some(mark @ Mark { by_login: false, successor: Some(next), .. }) = self.sessions[at].mark
             && mark.is_within_grace(self.clock.now())
@@ -205,7 +204,7 @@ impl Model {
         at
     }
 
-    /// After a fault: a mark may be gone, because a file that could not be read was removed.
+    /// After a fault, a mark may be gone: a logout removes a file that cannot be read.
     fn check_marks(&mut self) {
         for at in 0..self.sessions.len() {
             if self.sessions[at].mark.is_some()
@@ -225,7 +224,7 @@ impl Model {
         self.check(self.sessions.len() - 1);
     }
 
-    /// The store finds the record that the map has; if it finds none, it gives the right reason.
+    /// Asserts that a load has returned the record of the map, or the right reason for its absence.
     #[track_caller]
     fn check_found(&self, at: usize, found: &Lookup, context: &str) {
         let known = &self.sessions[at];
@@ -255,7 +254,7 @@ impl Model {
         }
     }
 
-    /// All stores find what the map says, by the secret and by the file.
+    /// Asserts that all stores have the session as the map has it, by secret id and by public id.
     #[track_caller]
     fn check(&self, at: usize) {
         let Expected { token, id, .. } = &self.sessions[at];
@@ -268,8 +267,8 @@ impl Model {
         self.check_found(at, &found.unwrap_or_else(|error| panic!("session {at}: {error}")), "by its file");
     }
 
-    /// After an error: finds out which of the candidates the store has, and expects that from then on. An ended session
-    /// stays ended.
+    /// After an error, finds out which of the candidates the store has, and expects that one from then on. An ended
+    /// session must stay ended.
     #[track_caller]
     fn resolve(&mut self, at: usize, error: &Error, candidates: Vec<Option<Record>>) {
         let (now, token) = (self.clock.now(), self.sessions[at].token.clone());
@@ -279,14 +278,15 @@ impl Model {
         if let Lookup::Absent(Absent::Moved(moved)) = &found {
             assert!(candidates.contains(&None), "session {at} is {found:?} after {error}");
             if self.sessions[at].mark.is_none() {
-                // A rotation failed after its mark. What may be left of its successor was not acknowledged.
+                // The rotation failed after it had written its mark. Its successor, if there is one, was not
+                // acknowledged.
                 let mark = Mark { until: moved.until, by_login: moved.by_login, successor: None };
                 (self.sessions[at].record, self.sessions[at].mark) = (None, Some(mark));
                 self.store(By::Uncached).delete(&token).expect("no fault is left");
             }
             return self.check(at);
         }
-        // One that a cut-off has ended is as good as none, unless it has expired as well.
+        // A session that a cut-off has ended counts as absent, unless it has expired as well.
         let is_there = |record: &Record| !is_live(record) || !self.cut_offs.has_ended(record);
         let candidates: Vec<_> = candidates.into_iter().map(|candidate| candidate.filter(is_there)).collect();
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
@@ -299,7 +299,8 @@ impl Model {
         });
         let chosen = fits.next().unwrap_or_else(|| panic!("session {at} is {found:?} after {error}"));
         if fits.next().is_some_and(|other| other != chosen) {
-            // Both have expired, and which it is can not be seen unless the clock is set back: it is ended.
+            // Both candidates have expired. Which one is stored shows only if the clock is set back, so the session is
+            // ended.
             self.store(By::Uncached).delete(&token).expect("no fault is left");
             self.sessions[at].record = None;
         } else {
@@ -315,7 +316,8 @@ impl Model {
         let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.is_within_grace(self.clock.now()));
         let was_live = self.is_live(at) || is_marked;
         if self.is_behind && !was_live {
-            // An end that failed may have left a name, which is in the way.
+            // An end that failed may have left the file under the session's name, which would keep the import from
+            // using it.
             self.store(By::Uncached).delete_by_id(&id).expect("no fault is met");
             self.sessions[at].record = None;
         }
@@ -325,7 +327,8 @@ impl Model {
                 assert_eq!(imported, !was_live, "session {at}");
                 if imported {
                     self.sessions[at].indexed = record.deadline();
-                    // A cut-off that is later than the present time, as the clock was set back, has ended it.
+                    // The cut-off is later than the present time, because the clock was set back, so it has ended the
+                    // session.
                     self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
                     self.sessions[at].record = Some(record);
                     self.sessions[at].mark = None;
@@ -333,7 +336,7 @@ impl Model {
                 self.check(at);
             }
             Err(error) => {
-                // An expired session, or a mark, may have been removed to make room for it.
+                // The import may have removed an expired session, or a mark, before it failed.
                 let found = self.store(By::Uncached).load(&self.sessions[at].token);
                 if !matches!(found, Ok(Lookup::Absent(Absent::Moved(_)))) {
                     self.sessions[at].mark = None;
@@ -352,7 +355,7 @@ impl Model {
         match step {
             Step::Create { by, safe, minutes } => {
                 let record = self.record(minutes);
-                // The id of a failed creation was not acknowledged.
+                // If the creation fails, its id was not acknowledged.
                 if let Ok(saved) = self.perform(by, |store| store.create(&record, how(safe))) {
                     let mut record = record;
                     record.set_cut_off(self.cut_offs.last);
@@ -466,7 +469,7 @@ impl Model {
             Some(user) => store.delete_of(user, None),
             None => store.delete_all(),
         });
-        // A session that begins now tells whether the entry is there.
+        // A new session carries the number of the last cut-off, which tells whether the entry was written.
         let probe = self.record(2);
         let probe = self.store(By::Uncached).create(&probe, Durability::Relaxed).expect("no fault is left");
         self.store(By::Uncached).delete(&probe.token).expect("no fault is left");
@@ -479,7 +482,7 @@ impl Model {
             self.cut_offs.of.insert(user, (number, now));
         }
         if done.is_err() {
-            // Others may not know of it for a second.
+            // Other stores may notice the entry a second later.
             self.stores.iter().for_each(|store| store.coherence.look_at_cut_offs());
         }
         let ended = self.sessions.iter().filter_map(|session| session.record.as_ref());
@@ -489,7 +492,7 @@ impl Model {
 
     fn rotate(&mut self, by: By, at: u8, how: &Rotation<'_>) {
         let Some(named) = self.index(at) else { return };
-        // A login goes on from a moved token.
+        // A login under a moved token applies to the session that the token has moved to.
         let at = if how.login.is_some() { self.follow(named) } else { named };
         let token = self.sessions[named].token.clone();
         let (old, text) = (self.live(at).cloned(), self.text(0));
@@ -523,7 +526,7 @@ impl Model {
             Err(error) => self.resolve(at, &error, vec![self.sessions[at].record.clone(), None]),
         }
         if has_fault {
-            // Where a mark could not be written, the session was ended.
+            // If the mark could not be written, the rotation has ended the old session.
             self.check_marks();
         }
         self.check(at);
@@ -536,8 +539,8 @@ impl Model {
         let has_fault = self.fault.is_some();
         match self.perform(by, end) {
             Ok(was_there) => {
-                // Where it could not be read it was removed all the same, and where a mark could not be read, its
-                // successor was not found.
+                // After a fault the result may be false: the file was removed although it could not be read, or the
+                // mark was, and its successor was not found.
                 assert!(was_there == was_live || has_fault, "session {at}");
                 let is_live =
                     matches!(self.store(By::Uncached).load(&self.sessions[at].token), Ok(Lookup::Live(_)));
@@ -556,7 +559,7 @@ impl Model {
     fn sweep(&mut self, by: By, full: bool) {
         let options = SweepOptions::new().cpu_percent(100).full(full);
         let had_fault = self.fault.is_some();
-        // Whether the file of a session that a cut-off has ended is left cannot be told from a load.
+        // A load does not tell whether a session that a cut-off has ended still has its file.
         let has_expired = |record: &Record| record.deadline() <= self.clock.now();
         let expired: Vec<_> = (0..self.sessions.len())
             .filter(|at| self.sessions[*at].record.as_ref().is_some_and(has_expired))
@@ -613,7 +616,7 @@ impl Model {
                     Content::Live(live) => there.push(live.id),
                     Content::Expired(_) => expired += 1,
                     Content::Moved(moved) => marked.push(moved.id),
-                    // A sweep of due sessions leaves it.
+                    // A sweep of due sessions leaves the file of a session that a cut-off has ended.
                     Content::CutOff(_) if self.cut_offs.files > 0 => {}
                     other => panic!("after {report:?} there is {other:?}"),
                 }
@@ -633,7 +636,8 @@ impl Model {
         (0..self.sessions.len()).for_each(|at| self.check(at));
     }
 
-    /// Removes what failing operations have left, too young for a sweep, or under a name that was not acknowledged.
+    /// Removes the files that failed operations have left: those that are too young for a sweep, and those under a name
+    /// that was not acknowledged.
     fn remove_leftovers(&self) {
         let files: Vec<_> =
             self.store(By::Uncached).files().map(|file| file.expect("no fault is left")).collect();

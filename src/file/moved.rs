@@ -1,14 +1,14 @@
 //! Moved ids: a rotation with a grace period leaves a mark in the old session's file, which names the successor.
 //!
-//! Nothing is read through a mark. A logout and a login go on to the session that has the id's place, and a copy of its
-//! entries can be had ([`store`](crate::store), promise 9).
+//! A load of a moved id finds no session. A logout or a login under the old id applies to the session under its present
+//! id, and a login can get a copy of its entries ([`store`](crate::store), promise 9).
 //!
 //! - **Under the old session's lock**: the mark into the older slot, `fdatasync`, invalidation, and a tombstone over
 //!   the newest version. So a file with a mark and a tombstone is complete: the mark is on the disk, and no cache has
 //!   the session. A file with a mark and a version is the work of a process that was killed, or of a disk that failed;
 //!   the next deletion, login or sweep that meets it completes it first.
 //! - **One lock at a time**: the lock of a moved file is released before that of the successor is taken. Marks never
-//!   change, so the way stays right.
+//!   change, so the id that was read from the mark stays the right one.
 //! - **A mark is kept until its grace period is over.** Then a sweep removes its file, without a sync: a mark that a
 //!   power cut brings back opens nothing.
 use super::FileStore;
@@ -22,7 +22,7 @@ use crate::id::PublicId;
 use crate::store::{GRACE_MAX, HOPS_MAX, Live, Rotation, Store};
 
 impl Mark {
-    /// The mark of a rotation that happens now; `None` for one without a grace period.
+    /// The mark for a rotation that is made now; `None` if the rotation has no grace period.
     pub(super) fn of(how: &Rotation<'_>, successor: PublicId, now: u64) -> Option<Self> {
         let grace = u64::try_from(how.grace.min(GRACE_MAX).as_micros()).unwrap_or(u64::MAX);
         let until = now.saturating_add(grace);
@@ -31,10 +31,10 @@ impl Mark {
 }
 
 impl Locked<'_> {
-    /// The bytes of a mark for the older slot of this file; `None` if no sequence is left for it.
+    /// Encodes a mark for the older slot of this file; `None` if the file's sequence numbers are used up.
     pub(super) fn encode_mark(&self, mark: &Mark) -> Option<[u8; MARK_LEN]> {
         let state = self.state();
-        // The mark is written after the name was synced.
+        // The name of the file is synced before the mark is written, so the mark's slot can state that.
         let syncs_name = self.store.options.sync_security_events && state.name_may_fall_back();
         let state = if syncs_name { state.and(State::NAME_SYNCED) } else { state }.inherited();
         let sequence = self.newest.version.next_sequence()?;
@@ -44,15 +44,16 @@ impl Locked<'_> {
 }
 
 impl FileStore {
-    /// The session to which a logout or a login goes on from a moved id: the successor by a mere rotation, within the
-    /// grace period.
+    /// The id to which a logout or a login under a moved id applies: that of the successor, if the grace period has not
+    /// ended and the rotation was not a login.
     pub(super) fn next_hop(&self, mark: &Mark) -> Option<PublicId> {
         let follows = !mark.by_login && mark.is_within_grace(self.now_micros());
         follows.then_some(mark.successor)
     }
 
-    /// Completes the work of a rotation that wrote its mark and was killed before it returned. Afterwards the old id
-    /// is not found again, whatever cache is warm, also after a power cut. Mostly there is nothing to do.
+    /// Completes the work of a rotation that has written its mark and was killed before it returned. Afterwards no
+    /// process finds the session under its old id, even if it has a cached copy, or after a power cut. If the mark is
+    /// complete, does nothing.
     pub(super) fn complete_mark(&self, shard: &Directory, moved: &MovedFile<'_>) -> Result<()> {
         if moved.view.is_complete {
             return Ok(());
@@ -62,7 +63,8 @@ impl FileStore {
             if moved.view.state.name_may_fall_back() {
                 shard.sync_changed_name().map_err(error)?;
             }
-            // Written once more, so that a page that a failed sync has marked clean is written again.
+            // The mark is written once more: a failed sync may have marked its page as clean, so a sync alone would not
+            // write it.
             let offset = (moved.view.slot * moved.view.slot_size) as u64;
             disk::read_at(&moved.file, offset, MARK_LEN)
                 .and_then(|mark| disk::write_at(&moved.file, &mark, offset))
@@ -70,12 +72,12 @@ impl FileStore {
                 .map_err(error)?;
         }
         self.coherence.invalidate(&moved.id, None, Cause::Ended)?;
-        // If this fails, the next one completes the mark again.
+        // A failure is ignored: the next operation that finds the mark without a tombstone completes it again.
         let _ = write_tombstone(&moved.file, ((1 - moved.view.slot) * moved.view.slot_size) as u64);
         Ok(())
     }
 
-    /// Removes the file of a moved id. Returns whether its name was still there.
+    /// Removes the file of a moved id. Returns whether the id's name still led to the file.
     pub(super) fn remove_moved(&self, shard: &Directory, moved: &MovedFile<'_>) -> Result<bool> {
         self.complete_mark(shard, moved)?;
         Ok(self.is_current_file(&moved.path, &moved.file)? && self.unlink(shard, &moved.path)?)

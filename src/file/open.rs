@@ -1,9 +1,9 @@
-//! Opening a store: makes it if there is none, refuses a directory that is no store of this crate, and locks the root
-//! for as long as the store is open.
+//! Opening a store: makes it if there is none, refuses a directory that is not a store of this crate, and locks the
+//! root for as long as the store is open.
 //!
-//! The files below the root are made and checked by `frame`.
+//! The files in the root are made and checked by `frame`.
 use super::FileStore;
-use super::disk::{self, Root, Taken};
+use super::disk::{self, IfExists, Root};
 use super::errors::{directory_error, io_error};
 use super::generations::Generations;
 use super::layout::{PARAMETERS, SHARDS, shard_name};
@@ -43,10 +43,9 @@ impl FileStoreOptions {
 
 /// Locks the root for as long as the store is open, and opens its generations file or makes one.
 ///
-/// The lock is shared. A missing generations file may be made under a shared lock, because processes that use another
-/// file follow the name (`generations`). A store without a cache opens the file and does not map it.
-///
-/// A read-only store has no counters: it reads the session files, and changes nothing.
+/// The lock is shared with other processes. A missing generations file may be made under a shared lock: processes that
+/// use another file switch to the one that has the name (see `generations`). A store without a cache opens the file and
+/// does not map it. A read-only store does not open it.
 pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
     let io = |error| io_error("lock session directory", error).with_path(root.path());
     let deadline = Instant::now() + options.lock_wait;
@@ -63,27 +62,27 @@ pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(Lock
     Ok((lock, generations))
 }
 
-/// Switches the cache off where processes do not share memory. Returns the name of such a file system, if the cache was
-/// on.
+/// Switches the cache off on a file system where processes do not share memory. Returns the name of that file system,
+/// if the cache was on.
 ///
-/// The store invalidates all the same: on the host of a virtual machine, other processes may use the directory with a
-/// cache.
-pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> Option<&'static str> {
+/// Such a store still invalidates the copies of other processes: on the host of a virtual machine, other processes may
+/// use the same directory with a cache.
+pub(super) fn disable_cache_if_remote(root: &Root, options: &mut FileStoreOptions) -> Option<&'static str> {
     let name = root.remote_file_system().filter(|_| options.cache_bytes > 0)?;
     options.cache_bytes = 0;
     Some(name)
 }
 
-/// The directory of a store that is being opened.
+/// The root of a store that is being opened, and what was found in it.
 pub(super) struct Opened {
     pub(super) root: Root,
-    /// Whether shards were missing.
+    /// Whether shard directories were missing, and were recreated.
     pub(super) were_missing: bool,
-    /// Whether the store has a log of cut-offs, so that a missing one is a loss.
+    /// Whether the store has a log of cut-offs, so that a missing log is a loss.
     pub(super) has_log: bool,
 }
 
-/// Opens the store in `dir`, making it if necessary.
+/// Opens the root of the store in `dir`. Makes the store if there is none.
 pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Opened> {
     let io = |operation| move |error| directory_error(operation, dir, error);
     let creates = options.create && !options.read_only;
@@ -99,7 +98,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Opened
     };
     let root = root.shared_with(sharing);
     if options.without_parameters {
-        // Its sessions are looked at, and none is loaded.
+        // A repair opens the store only to read its session files.
         return Ok(Opened { root, were_missing: false, has_log: false });
     }
     let is_there = frame::has_parameters(&root)?;
@@ -116,7 +115,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Opened
         if has_sessions {
             check_formats(dir)?;
             frame::check_names(&root)?;
-            if frame::make_parameters(&root, Taken::Kept)? {
+            if frame::make_parameters(&root, IfExists::Keep)? {
                 options.observer.notify(&Event::ParametersRecreated { path: dir });
             }
         } else {
@@ -128,8 +127,8 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Opened
         let has_log = check_parameters(&root)?;
         return Ok(Opened { root, were_missing: false, has_log });
     }
-    // The survey precedes reading the parameters file, which may be another user's and unreadable. Modes are repaired
-    // after the directory is known to be a store.
+    // The permissions are examined before the parameters file is read, which another user may have made unreadable.
+    // They are repaired after the directory is known to be a store.
     let survey = permissions::Survey::of(&root)?;
     let has_log = check_parameters(&root)?;
     if options.keep_modes && !is_new {
@@ -156,8 +155,8 @@ fn check_parameters(root: &Root) -> Result<bool> {
 }
 
 /// Recreates missing shards, with an event, because some backups leave empty directories out. The parameters file is
-/// there, so the store's disk is mounted. Without the option `create`, a missing shard is an error. Returns whether
-/// some were missing.
+/// there, so the store's disk is mounted. Without the option `create`, a missing shard is an error. Returns whether any
+/// shard was missing.
 fn check_shards(root: &Root, options: &FileStoreOptions) -> Result<bool> {
     let mut missing = Vec::new();
     for shard in 0..SHARDS {
@@ -181,7 +180,7 @@ fn check_shards(root: &Root, options: &FileStoreOptions) -> Result<bool> {
     Ok(!missing.is_empty())
 }
 
-/// Refuses a directory with a session of another format.
+/// Refuses a directory in which a session has the format of another version.
 pub(super) fn check_formats(dir: &Path) -> Result<()> {
     let mut options = FileStoreOptions::new().read_only(true).cache_bytes(0);
     options.without_parameters = true;

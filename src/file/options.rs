@@ -1,4 +1,4 @@
-//! All options of the file engine: unit, bounds, default and cost.
+//! All options of the file engine, each with its unit, bounds, default and cost.
 use super::disk::Sharing;
 use super::slot::SLOT_MIN;
 use crate::clock::Clock;
@@ -7,7 +7,7 @@ use crate::event::{Event, Observer};
 use crate::store::Durability;
 use std::time::Duration;
 
-/// Shortest wait for a lock. A save that held the lock for longer may have been overtaken by a `delete`.
+/// The shortest wait limit for a lock. If a save has held the lock for longer, a forced delete may have overtaken it.
 pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// What a login does whose user has as many live sessions as are [allowed](FileStoreOptions::sessions_per_user).
@@ -43,7 +43,7 @@ pub struct FileStoreOptions {
     pub(super) sharing: Sharing,
     pub(super) keep_modes: bool,
     pub(super) read_only: bool,
-    /// With `read_only`: also opens a directory that has lost its parameters file.
+    /// With `read_only`: whether to open a directory that has lost its parameters file.
     pub(super) without_parameters: bool,
     pub(super) clock: Clock,
     pub(super) observer: Observer,
@@ -276,7 +276,7 @@ impl FileStoreOptions {
         self
     }
 
-    /// The time source; default the system's. For tests.
+    /// The source of the current time; default the system's clock. For tests.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -319,7 +319,7 @@ impl FileStoreOptions {
         Err(Error::new(ErrorKind::Config, "open session store").with_reason(reason))
     }
 
-    /// Whether a save has to be on the disk before it returns.
+    /// Whether a save of this durability must be on the disk before it returns.
     pub(super) fn is_power_safe(&self, how: Durability) -> bool {
         let how = if how == Durability::OfStore { self.durability } else { how };
         how == Durability::PowerSafe

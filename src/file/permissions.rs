@@ -1,20 +1,22 @@
-//! Owners and modes of a store: refuses some when the store is opened, and repairs others.
+//! Owners and modes of a store's directories and files. When a store is opened, wrong ones are repaired, or the opening
+//! is refused.
 //!
 //! - **A directory that holds no store is never changed**, and no error advises changing it, because it may be `/tmp`.
-//!   An unsafe directory is refused with the advice "use a directory inside it".
-//! - **A store of this user that is too open is repaired.** Such modes come on a whole tree at once (`fsGroup` of
-//!   Kubernetes, `chmod -R`, `setfacl -R`). So every opening examines the directories, 260 calls, but files only in a
-//!   directory with a wrong mode, because examining a million files would take seconds. A root that is to be private is
-//!   repaired first, because no other user can then reach anything in it. Any other directory is repaired after its
-//!   files, so that the next opening continues an interrupted repair. A file with several names is repaired too; the
-//!   other name may be another user's.
-//! - **Modes that cannot be repaired are one error**, which counts them, names the first and gives the command that
-//!   repairs all. The error comes before any change, unless only the attempt could tell.
-//! - **A tool changes no modes** (`keep_modes`). It takes the users of the store from the root's mode, and refuses a
-//!   store whose directories have other modes.
-//! - Only directories and regular files with names of this crate are changed, and no link is followed.
+//!   If it is unsafe, the error advises a directory inside it.
+//! - **A store of this user to which others have access is repaired.** The usual ways to give such access change a
+//!   whole tree at once (`fsGroup` of Kubernetes, `chmod -R`, `setfacl -R`). So every opening examines the directories,
+//!   with 260 system calls, but files only in a directory with a wrong mode, because examining a million files would
+//!   take seconds. If the root is to be private, it is repaired first: no other user can then reach anything below it.
+//!   Any other directory is repaired after its files, so that the next opening continues an interrupted repair. A file
+//!   with several names (hard links) is repaired too, although another user may have made the other name.
+//! - **Modes that cannot be repaired are one error**, which counts them, names the first, and gives the command that
+//!   repairs all. The error comes before any change, except for modes of which only the attempt shows that they cannot
+//!   be changed.
+//! - **A tool changes no modes** (option `keep_modes`). It derives from the root's mode which users the store is for,
+//!   and refuses a store whose directories have other modes.
+//! - Only directories and regular files with names of this crate are changed, and no symbolic link is followed.
 //!
-//! Limit: a descriptor that another user opened before the repair stays open.
+//! Limit: a file that another user opened before the repair stays open for that user.
 use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
 use super::errors::io_error;
 use super::layout::{CUT_OFFS, DUE, INDEX, PARAMETERS, RUN, USER_INDEX, USERS, is_ours};
@@ -28,13 +30,13 @@ use std::path::{Path, PathBuf};
 
 const SURVEY: &str = "examine the permissions of session store";
 const OPEN: &str = "open session store";
-/// In a sticky directory, a user may remove or rename only that user's own files.
+/// The mode bit of a sticky directory, in which a user may remove or rename only that user's own files.
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o002;
 const OTHERS_READ: u32 = 0o005;
 const GROUP_WRITES: u32 = 0o020;
 
-/// The owner and modes that a store's directories and files must have.
+/// The owner, group and modes that the directories and files of a store must have.
 struct Wanted {
     sharing: Sharing,
     user: u32,
@@ -42,12 +44,12 @@ struct Wanted {
     group: u32,
 }
 
-/// The action for one file or directory.
+/// The result of comparing one file or directory with [`Wanted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Right,
     Repair,
-    /// The file is another user's.
+    /// The file belongs to another user, so this process cannot repair it.
     Refuse,
 }
 
@@ -63,7 +65,7 @@ impl Wanted {
     fn judge(&self, stat: &Stat) -> Verdict {
         let (mode, is_own) = (self.mode(stat).as_raw_mode(), stat.owner == self.user);
         let is_right = match self.sharing {
-            // Missing bits let no other user in.
+            // A mode with fewer bits than wanted is right, too: it gives no other user access.
             Sharing::Private => is_own && !self.is_exposed(stat),
             Sharing::Group if is_own => stat.group == self.group && stat.mode == mode,
             Sharing::Group => stat.group == self.group && stat.mode & mode == mode && !self.is_exposed(stat),
@@ -75,20 +77,21 @@ impl Wanted {
         }
     }
 
-    /// Judges the root. In a group's store, the root may be another user's (a mounted volume) and readable by all:
-    /// other users then see its names, and reach nothing below it.
+    /// The same as [`judge`](Self::judge), for the root. In a group's store, the root may belong to another user (as
+    /// that of a mounted volume), and be readable by all. Users outside the group then see the names in the root, and
+    /// reach nothing below it.
     fn judge_root(&self, stat: &Stat) -> Verdict {
         let is_anothers = self.sharing == Sharing::Group && stat.owner != self.user;
         let unread = if is_anothers { OTHERS_READ } else { 0 };
         self.judge(&Stat { mode: stat.mode & !unread, ..*stat })
     }
 
-    /// Whether users outside the store's sharing have any access.
+    /// Whether users that the store is not for have any access.
     fn is_exposed(&self, stat: &Stat) -> bool {
         stat.mode & self.outsiders() != 0
     }
 
-    /// Whether users outside the store's sharing may write.
+    /// Whether users that the store is not for may write.
     fn is_writable(&self, stat: &Stat) -> bool {
         stat.mode & self.outsiders() & (GROUP_WRITES | OTHERS_WRITE) != 0
     }
@@ -100,13 +103,13 @@ impl Wanted {
         }
     }
 
-    /// Gives an open file or directory its group and mode.
+    /// Sets the wanted group and mode of an open file or directory.
     fn set(&self, file: impl AsFd, stat: &Stat) -> io::Result<()> {
         let group = (self.sharing == Sharing::Group && stat.group != self.group).then_some(self.group);
         set_rights(file, group, self.mode(stat))
     }
 
-    /// The words of error messages for a store with the right modes.
+    /// The property of a store with the right modes, for error messages.
     fn so(&self) -> String {
         match self.sharing {
             Sharing::Private => "private".to_owned(),
@@ -114,7 +117,7 @@ impl Wanted {
         }
     }
 
-    /// The command that sets all owners and modes of a store, for the user that this process runs as.
+    /// The shell command that gives a store to the user of this process and sets all modes, for error messages.
     fn cure(&self, dir: &Path) -> String {
         match self.sharing {
             Sharing::Private => {
@@ -125,7 +128,7 @@ impl Wanted {
         }
     }
 
-    /// The command that sets all groups and modes of a store whose owners are right.
+    /// The shell command that sets all groups and modes of a store whose owners are right, for error messages.
     fn chmod(&self, dir: &Path) -> String {
         let dir = shell_word(dir);
         match self.sharing {
@@ -138,8 +141,8 @@ impl Wanted {
     }
 }
 
-/// Refuses a directory in which other users may plant a fake store, or in which this user cannot make a store that
-/// others cannot access. Changes no mode.
+/// Refuses a directory for a new store if other users could put a fake store into it, or if this user cannot make a
+/// store there that others have no access to. Changes no mode.
 pub(super) fn check_place(root: &Root) -> Result<()> {
     let stat = stat_of_root(root)?;
     let wanted = Wanted::for_store(root, &stat);
@@ -160,8 +163,8 @@ pub(super) fn check_place(root: &Root) -> Result<()> {
     Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
 }
 
-/// The reason for refusing a sticky directory, or one that other users may write to. The remedy is never a change of
-/// its mode.
+/// The reason, in the error, for refusing a sticky directory, or one that other users may write to. It never advises
+/// changing the directory's mode, because the directory may be `/tmp`.
 fn public(wanted: &Wanted, stat: &Stat) -> String {
     let why = if wanted.is_writable(stat) {
         "other users may write to it"
@@ -171,8 +174,9 @@ fn public(wanted: &Wanted, stat: &Stat) -> String {
     format!("{why} (mode {:04o}); use a directory inside it", stat.mode)
 }
 
-/// Refuses directories in which no store should lie and whose mode no command should change: directories like `/tmp`,
-/// those of another user that all may write to, as container volumes are, and those of a foreign group.
+/// Refuses a directory in which no store should be, and whose mode no command should change: a sticky one like `/tmp`,
+/// one of another user that all may write to, as container volumes are, and one of a group of which this process is no
+/// member.
 fn refuse_public(root: &Root, wanted: &Wanted, stat: &Stat) -> Result<()> {
     let is_anothers = stat.owner != wanted.user && stat.mode & OTHERS_WRITE != 0;
     let reason = if stat.mode & STICKY != 0 || is_anothers {
@@ -189,7 +193,7 @@ fn refuse_public(root: &Root, wanted: &Wanted, stat: &Stat) -> Result<()> {
     Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
 }
 
-/// Whether this process has the rights of a group.
+/// Whether this process is a member of a group, or the superuser.
 fn is_member(group: u32) -> Result<bool> {
     let groups = getgroups().map_err(|errno| io_error("list the groups of this process", errno.into()))?;
     let is_one = groups.iter().any(|one| one.as_raw() == group) || getegid().as_raw() == group;
@@ -197,18 +201,18 @@ fn is_member(group: u32) -> Result<bool> {
     Ok(is_one || geteuid().is_root())
 }
 
-/// Refuses a store of another user, or one whose modes differ from its root's. Changes no mode.
+/// Refuses a store of another user, or one whose modes differ from those that the root's mode implies. Changes no mode.
 pub(super) fn check_store(root: &Root) -> Result<()> {
     Survey::of(root)?.check(root)
 }
 
-/// The users of a store, according to the mode of its root.
+/// Which users a store is for, according to the mode of its root.
 pub(super) fn sharing_of(root: &Stat) -> Sharing {
     let group = Sharing::Group.directory().as_raw_mode();
     if root.mode & group == group { Sharing::Group } else { Sharing::Private }
 }
 
-/// The wrong permissions that an opening has found, before it changes any.
+/// The files and directories with wrong owners or modes that an opening has found. None has been changed yet.
 pub(super) struct Survey {
     wanted: Wanted,
     root: Stat,
@@ -217,11 +221,12 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Examines the root and the directories in it, and the root's files if its own mode is wrong.
+    /// Examines the root and the directories in it. If the root's mode is wrong, also examines the files in it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Permissions`] for modes that cannot be repaired; [`ErrorKind::Io`].
+    /// [`ErrorKind::Permissions`] for owners or modes that cannot be repaired; [`ErrorKind::Io`] for all that the
+    /// operating system refuses.
     pub(super) fn of(root: &Root) -> Result<Self> {
         let stat = stat_of_root(root)?;
         let wanted = Wanted::for_store(root, &stat);
@@ -233,7 +238,8 @@ impl Survey {
         }
         let names = root.names().map_err(|error| io_error(SURVEY, error).with_path(root.path()))?;
         let names = names.into_iter().filter(|name| is_ours(name));
-        // The indexes come last. If their parent directory is wrong, the repair of that directory includes them.
+        // The directories of the indexes are in `run`, and are examined last. If `run` is wrong, its repair includes
+        // them.
         for name in names.chain([DUE, USERS].map(str::to_owned)) {
             if [DUE, USERS].contains(&&*name) && wrong.iter().any(|(other, _)| other == RUN) {
                 continue;
@@ -256,12 +262,12 @@ impl Survey {
         Ok(Self { wanted, root: stat, wrong })
     }
 
-    /// Refuses modes that [`repair`](Self::repair) would change. Tools call this, because they do not know the users of
-    /// the store.
+    /// Refuses a store of which [`repair`](Self::repair) would change a mode. Tools call this function, because they do
+    /// not know which users the store is for.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Permissions`], with the commands that make everything agree.
+    /// [`ErrorKind::Permissions`], with two commands: one makes the store private, and one gives it to the group.
     pub(super) fn check(self, root: &Root) -> Result<()> {
         let is_wrong = self.wanted.judge_root(&self.root) != Verdict::Right;
         let of_root = is_wrong.then(|| (String::from("."), self.root));
@@ -283,11 +289,12 @@ impl Survey {
         Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
     }
 
-    /// Corrects modes and owners. Reports the files that other users had access to, unless the store is new.
+    /// Sets the wanted groups and modes. Reports the number of files that other users had access to, unless `observer`
+    /// is `None`, as for a new store.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Permissions`] counts the modes that could not be repaired; the others were repaired.
+    /// [`ErrorKind::Permissions`] counts the files and directories that could not be repaired; the others were.
     pub(super) fn repair(self, root: &Root, observer: Option<&Observer>) -> Result<()> {
         let is_wrong = self.wanted.judge_root(&self.root) == Verdict::Repair;
         if !is_wrong && self.wrong.is_empty() {
@@ -324,7 +331,7 @@ impl Survey {
     }
 }
 
-/// The repair of one store.
+/// The results of one repair.
 struct Repairs<'a> {
     wanted: &'a Wanted,
     /// The number of files and directories that were accessible, before the repair, to users other than the owner and,
@@ -336,7 +343,7 @@ struct Repairs<'a> {
 }
 
 impl Repairs<'_> {
-    /// Repairs one directory with its files, or one file.
+    /// Repairs one file, or one directory and the files in it.
     fn repair_in(&mut self, parent: &Directory, name: &str, path: &Path, stat: &Stat) {
         if !stat.is_directory {
             return self.repair(path, stat, || self.wanted.set(parent.open_named(name, Access::Read)?, stat));
@@ -350,7 +357,8 @@ impl Repairs<'_> {
         for name in &names {
             self.look_at(&directory, name, &path.join(name));
         }
-        // The directory stays wrong while one of its files is, so that the next opening examines its files again.
+        // If a file could not be repaired, its directory is not repaired, so that the next opening examines its files
+        // again.
         if self.refused.count == before {
             self.repair(path, stat, || self.wanted.set(&directory, stat));
         }
@@ -359,7 +367,7 @@ impl Repairs<'_> {
     /// Examines one name in a directory whose mode was wrong.
     fn look_at(&mut self, directory: &Directory, name: &str, path: &Path) {
         let stat = match directory.stat(name) {
-            // A link, a pipe, or a foreign directory is not used, and is left alone.
+            // A link, a pipe, or a directory that is not of the store is left alone. The library does not use it.
             Ok(stat) if !(stat.is_file || is_own_directory(name, &stat)) => return,
             Ok(stat) => stat,
             // The file was removed meanwhile.
@@ -385,7 +393,7 @@ impl Repairs<'_> {
     }
 }
 
-/// The modes that cannot be repaired.
+/// The files and directories that cannot be repaired: their number, and the first one.
 #[derive(Default)]
 struct Refused {
     count: u64,
@@ -419,12 +427,13 @@ impl Refused {
     }
 }
 
-/// Whether the operating system refused for lack of rights.
+/// Whether the operating system refused a call because this process lacks the permission.
 fn is_denial(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// Whether it is one of a store's directories. A directory in place of a file is left alone.
+/// Whether this is one of a store's directories. A directory with the name of one of a store's files is not, and is
+/// left alone.
 fn is_own_directory(path: &str, stat: &Stat) -> bool {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     let is_ours = is_ours(name) || [INDEX, USER_INDEX].contains(&name);

@@ -1,8 +1,8 @@
 //! Reading a session file without a lock, and opening files and shards.
 //!
-//! A reader reads the file while saves may be running. It trusts a reading whose newest slot is settled (see
-//! [`slots`]), or two identical readings in a row; after eight re-reads it takes a shared lock for one more. So a
-//! reader waits for writers only if a slot is torn.
+//! A reader reads the file while saves may be running. It uses the result if the newest slot is settled (no save can
+//! have been under way, see [`slots`]), or if two reads in a row are identical. After eight more reads it takes a
+//! shared lock, and reads once more. So a reader waits for writers only if a slot is torn.
 //!
 //! - The stamp of the session's cell is taken before the file is opened, so the record is never older than its stamp.
 //! - A missing file is looked up once more through its shard. If the shard is missing too, that is an error, or an
@@ -23,33 +23,34 @@ use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
-/// Lock-free re-reads before a reader falls back to a shared lock.
+/// The number of times that a reader reads a file again without a lock, before it takes a shared lock.
 const REREADS_MAX: u32 = 8;
 
 impl FileStore {
-    /// Loads a session from its file, and keeps a copy if it is alive.
+    /// Loads a session from its file. Puts a copy into the cache if the session is live.
     #[inline(never)]
     pub(super) fn load_file(
         &self,
         session: &SessionId,
-        known: Option<&Cached>,
+        copy: Option<&Cached>,
         now: CoarseTime,
     ) -> Result<Lookup> {
-        let id = known.map_or_else(|| session.public_id(), |known| known.id);
-        // The stamp is taken before the file is opened: see `generations`.
+        let id = copy.map_or_else(|| session.public_id(), |copy| copy.id);
+        // The stamp is taken before the file is opened, so that the cached copy is invalidated by every later change of
+        // the file.
         let stamp = self.coherence.stamp(&id);
         let view = self.coherence.cut_off_view()?;
-        let newest = match self.read(SessionRef::Id(session), &id, known.map(Cached::known))? {
+        let newest = match self.read(SessionRef::Id(session), &id, copy.map(Cached::known))? {
             Some(View::Valid { newest, .. }) if self.is_expired(&newest.record) => Err(Absent::Expired(id)),
             Some(View::Valid { newest, .. }) if self.coherence.standing(&newest.record, &id).is_some() => {
                 Ok(newest)
             }
             Some(View::Moved(moved)) => Err(Absent::Moved(moved.mark.to_moved(id))),
             Some(View::Damaged) => Err(Absent::Damaged(id)),
-            // A cut-off has ended it, or it has no version.
+            // The session was ended by a cut-off, or its file has no version.
             None | Some(View::Valid { .. } | View::Empty) => Err(Absent::NotFound(id)),
         };
-        self.coherence.count_read(known.is_some());
+        self.coherence.count_read(copy.is_some());
         Ok(match newest {
             Ok(Decoded { record, version, .. }) => {
                 let fresh = Fresh::new(record.clone(), id, version, stamp, now.micros());
@@ -73,9 +74,10 @@ impl FileStore {
         let path = SessionPath::of(id);
         let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
         let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
-            // A mark that verifies is final.
+            // A mark is never changed once it is complete, so a mark whose checksum verifies is the final state.
             Ok(view @ (View::Valid { settled: true, .. } | View::Moved(_))) => Ok(view),
-            // A save may be running, or a writer was killed during one: see `slots`.
+            // A save may be under way, or a writer was killed during one (see `slots`). So the bytes are read once
+            // more.
             _ => Err(bytes.to_vec()),
         });
         match first {
@@ -86,7 +88,8 @@ impl FileStore {
         }
     }
 
-    /// Re-reads, by path, until two consecutive readings are identical; then no write was in flight between them.
+    /// Reads the file again and again, by its path, until two consecutive reads are identical. Then no write was under
+    /// way between them.
     #[cold]
     fn read_until_settled(
         &self,
@@ -110,7 +113,7 @@ impl FileStore {
             .map_err(|error| self.root.error("lock session file", path, error))?
             .ok_or_else(crate::queue::busy)?;
         if !self.is_current_file(path, &file)? {
-            // The session was replaced or deleted during the wait.
+            // The session was replaced or deleted during the wait for the lock, so reading starts again.
             return self.read(session, id, None);
         }
         let view = self.look(&file, path, |bytes| slots::view(bytes, id, None))?;
@@ -125,14 +128,14 @@ impl FileStore {
         access: Access,
     ) -> Result<Option<File>> {
         match self.opened(self.root.open_session(path, access), path)? {
-            // The file is looked up once more, in the shard directory that exists now, because the shard may just have
-            // been recreated.
+            // The shard was missing and may just have been recreated. So the file is looked up once more, in the shard
+            // that exists now.
             None => self.opened(self.open_shard(id)?.open(path, access), path),
             found => Ok(found),
         }
     }
 
-    /// The result of opening a session file; `None` if there is none.
+    /// Converts the result of opening a session file: `None` if there is no file.
     pub(super) fn opened(&self, opened: io::Result<File>, path: &SessionPath) -> Result<Option<File>> {
         match opened {
             Ok(file) => Ok(Some(file)),
@@ -155,7 +158,7 @@ impl FileStore {
         }
     }
 
-    /// Passes the bytes of a session file to `look`.
+    /// Calls `look` with the bytes of a session file.
     pub(super) fn look<R>(
         &self,
         file: &File,

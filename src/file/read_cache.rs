@@ -1,22 +1,24 @@
-//! Decoded records of sessions that were read or saved lately, bounded in bytes. The files stay the authority.
+//! The cache: decoded records of sessions that were read or saved lately, in a bounded number of bytes. The session
+//! files remain the authority.
 //!
-//! Knows no files. The caller decides whether an entry may be trusted, in a closure that runs under the lock of the
-//! entry's part. Each part holds a reference to the generation counters for that closure; loads take the part's lock
-//! anyway, so the counters can be replaced without another lock. The promises: memory stays within its limit, entries
-//! that were not used lately are evicted first, and an older entry never replaces a newer one that is trusted.
+//! This module reads no files. The caller decides whether an entry may be returned, in a closure that runs under the
+//! lock of the entry's segment. Each segment has a reference to the generation counters for that closure. So the
+//! counters can be replaced under the locks that loads take anyway. Three promises: memory stays within its limit,
+//! entries that were not used lately are evicted first, and an older entry never replaces a newer one that may be
+//! returned.
 //!
 //! ```text
-//! key          its hash chooses the part and the place in the index
-//! part         lock, counters, sizes
+//! key          its hash selects the segment and the place in the index
+//! segment      lock, counters, sizes
 //!   index      positions, 4 bytes a place, open addressing                         index.rs
 //!   entries    key, stamp, times, public id, version, record: 128 bytes each       entry_array.rs
 //! record       one block of memory, shared with the callers that loaded it
 //! ```
 //!
 //! - A hit waits for main memory twice: for the entry, and then for the record and the session's counters, which are
-//!   fetched side by side. The indexes of 50,000 sessions are 280 KB, which stay in the processor's cache.
-//! - Eviction approximates least recently used by CLOCK: one mark in each entry and no list. Hit ratios in a simulation
-//!   of 50,000 sessions:
+//!   fetched at the same time. The indexes of 50,000 sessions take 280 KB, which stay in the processor's cache.
+//! - Eviction approximates least recently used by CLOCK: one flag in each entry, and no list. Hit ratios in a
+//!   simulation of 50,000 sessions:
 //!
 //!   | load | LRU | CLOCK | SIEVE | S3-FIFO |
 //!   |---|--:|--:|--:|--:|
@@ -24,20 +26,20 @@
 //!   | visitors come, load 8 times and leave | 88.7 % | 88.7 % | 76.2 % | 86.3 % |
 //!   | the same, with half as large a cache | 85.5 % | 84.8 % | 51.2 % | 77.7 % |
 //!
-//! - Up to 256 parts, each with a lock of its own, so that threads seldom wait for each other. Each part gets an equal
-//!   share of the limit, at least 64 KiB, because parts that hold only a dozen sessions lower the last of CLOCK's
-//!   figures from 84.8 % to 76.3 %. A record larger than its part is not kept.
-//! - The limit is exact. It covers records, entries, indexes and the parts themselves, in block sizes of glibc's
-//!   allocator. The memory of one more part is reserved for an index or array that is copied while it grows; only one
-//!   part grows at a time. Parts are small, so no request waits for a large table to be copied.
+//! - There are up to 256 segments, each with a lock of its own, so that threads seldom wait for each other. Each
+//!   segment gets an equal share of the limit, at least 64 KiB: segments that hold only a dozen sessions lower the last
+//!   of CLOCK's figures from 84.8 % to 76.3 %. A record larger than its segment is not kept.
+//! - The limit is exact. It covers records, entries, indexes and the segments themselves, in block sizes of glibc's
+//!   allocator. The memory of one more segment is reserved for an index or array that is copied while it grows; only
+//!   one segment grows at a time. Segments are small, so no request waits for a large table to be copied.
 //! - Keys are session ids. Only ids of existing sessions are inserted, and this library drew those at random. A visitor
-//!   therefore cannot choose colliding keys, and a fast hash without a seed is safe.
+//!   therefore cannot choose keys that collide, and a fast hash without a seed is safe.
 //! - A replaced or evicted record is dropped after the lock is released, because freeing a large record takes longer
 //!   than finding one.
 mod entry_array;
 mod index;
 mod key;
-mod part;
+mod segment;
 
 pub(super) use key::Key;
 
@@ -48,40 +50,39 @@ use super::slots::Known;
 use crate::id::PublicId;
 use crate::record::Record;
 use crate::sync::Mutex;
-use part::{Moving, Part};
+use segment::{Moving, Segment};
 use std::sync::Arc;
 
-/// Enough for tens of threads.
-const PARTS_MAX: usize = 256;
-/// The cache has one part for so many bytes of its limit, rounded down to a power of two. Because of the reserved
-/// share, a part gets at least about half of this.
-const BYTES_PER_PART: usize = 128 << 10;
+/// The largest number of segments: enough for tens of threads.
+const SEGMENTS_MAX: usize = 256;
+/// The cache has one segment for each so many bytes of its limit, rounded down to a power of two. One more share is
+/// reserved for growth, so a segment gets at least about half of this.
+const BYTES_PER_SEGMENT: usize = 128 << 10;
 
 /// One version of a session, and the stamp that shows whether it is still the newest.
 #[derive(Clone, Debug)]
 pub(super) struct Cached {
     pub(super) record: Record,
-    /// The record's deadline, in microseconds since 1970; a copy of it is kept here so that a hit need not look into
-    /// the record.
+    /// The deadline that the record has, in microseconds since 1970. It is copied here so that a hit need not read the
+    /// record.
     pub(super) deadline: u64,
     saves: u64,
     ends: u64,
-    /// The time at which the counters were read for the stamp, by the store's clock, in microseconds since 1970.
+    /// The time at which the stamp was taken, by the store's clock, in microseconds since 1970.
     pub(super) read_at: u64,
     pub(super) version: Version,
     pub(super) id: PublicId,
     marks: Marks,
 }
 
-/// Two flags and a view, in the four bytes that an entry has left.
+/// Two flags and a view of the cut-offs, packed into four bytes, so that an entry takes 128 bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks(u32);
 
 impl Marks {
-    /// Whether the entry was used since CLOCK's hand passed it. It belongs to the part, and lies here because a bit is
-    /// free.
+    /// Whether the entry was used since CLOCK's hand last passed it.
     const USED: u32 = 1 << 31;
-    /// Whether the stamp was read from the counters of the part.
+    /// Whether the stamp was read from the counters that the segment has now.
     const OF_COUNTERS: u32 = 1 << 30;
     const FLAGS: u32 = Self::USED | Self::OF_COUNTERS;
     const _FIT: () = assert!(Self::OF_COUNTERS == 1 << View::BITS);
@@ -91,8 +92,8 @@ impl Marks {
     }
 }
 
-/// A version for the cache, and the number of the counters of its stamp, which an entry has no room for: the part
-/// compares it when it takes the version in.
+/// A version that is to be put into the cache, with the number of the counters of its stamp. An entry has no room for
+/// that number, so the segment compares it with the number of its own counters, and stores the result as a flag.
 #[derive(Clone, Debug)]
 pub(super) struct Fresh {
     cached: Cached,
@@ -101,7 +102,7 @@ pub(super) struct Fresh {
 
 impl Fresh {
     /// `stamp` was read from the counters before the session file was opened, at the time `read_at`. The version was
-    /// not held against the cut-offs.
+    /// not yet compared with the log of cut-offs.
     pub(super) fn new(record: Record, id: PublicId, version: Version, stamp: Stamp, read_at: u64) -> Self {
         let Stamp { saves, ends, counters } = stamp;
         let deadline = record.deadline_micros();
@@ -109,7 +110,7 @@ impl Fresh {
         Self { cached: Cached { record, deadline, saves, ends, read_at, version, id, marks }, counters }
     }
 
-    /// The same, held against the cut-offs since `view`.
+    /// The same version, after it was compared with the cut-offs up to `view`.
     pub(super) fn checked(mut self, view: View) -> Self {
         self.cached.set_view(view);
         self
@@ -117,20 +118,21 @@ impl Fresh {
 }
 
 impl Cached {
-    /// The session's counters when this version was read; `counters` is the number of those of the part, from which
-    /// they were read if [`is_of_counters`](Self::is_of_counters).
+    /// The stamp of this version. `counters` is the number of the segment's counters; it belongs to this stamp only if
+    /// [`is_of_counters`](Self::is_of_counters).
     #[inline]
     pub(super) fn stamp(&self, counters: u64) -> Stamp {
         Stamp { saves: self.saves, ends: self.ends, counters }
     }
 
-    /// Whether the stamp was read from the counters of the part. If not, another counters file was taken up since.
+    /// Whether the stamp was read from the counters that the segment has now. If not, the store has switched to another
+    /// generations file since.
     #[inline]
     pub(super) fn is_of_counters(&self) -> bool {
         self.marks.0 & Marks::OF_COUNTERS != 0
     }
 
-    /// The view of the cut-offs in which the version was checked last.
+    /// The state of the log of cut-offs with which the version was last compared.
     #[inline]
     pub(super) fn view(&self) -> View {
         View::from_bits(self.marks.0 & !Marks::FLAGS)
@@ -144,52 +146,53 @@ impl Cached {
         self.marks.0 & Marks::USED != 0
     }
 
-    /// The version that need not be verified again when it is read.
+    /// The version, for a reader of the session file: if the file still has it, its checksum need not be verified
+    /// again.
     pub(super) fn known(&self) -> Known<'_> {
         Known { version: self.version, record: &self.record }
     }
 
-    /// Bytes of memory that the record takes.
+    /// The bytes of memory that the record takes.
     fn record_bytes(&self) -> usize {
         heap_block(self.record.allocated_bytes())
     }
 }
 
-/// The size of the block that glibc's allocator takes for an allocation of `bytes`.
+/// The size of the block that glibc's allocator takes from the heap for an allocation of `bytes`.
 fn heap_block(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }
 
-/// Whether an entry may be returned.
+/// The answer of the caller's closure to the question whether an entry may be returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
     Yes,
-    /// It is the newest version, and was not held against the last cut-offs.
-    Unchecked,
+    /// The entry has the newest version, but was not yet compared with the last cut-offs.
+    CutOffsUnchecked,
     No,
 }
 
 /// The result of a lookup in the cache.
 pub(super) enum Found {
     Trusted(Record, PublicId),
-    /// The entry is the newest version, and was not held against the last cut-offs.
-    Unchecked(Cached),
-    /// The entry may be stale.
-    Doubtful(Cached),
+    /// The entry is the newest version, but was not yet compared with the last cut-offs.
+    CutOffsUnchecked(Cached),
+    /// The entry may be stale, so the session file must be read.
+    Unverified(Cached),
     Nothing,
 }
 
 /// The cache of one open store.
 pub(super) struct ReadCache {
-    parts: Box<[Locked]>,
+    segments: Box<[Locked]>,
     moving: Moving,
     bytes_max: usize,
 }
 
-/// Aligned so that no two locks share a cache line: a neighbour that another thread takes would cost as much as a
-/// shared lock.
+/// A segment with its lock, aligned so that no two locks share a cache line. If they did, threads that take different
+/// locks would slow each other down as if they took the same one.
 #[repr(align(128))]
-struct Locked(Mutex<Part>);
+struct Locked(Mutex<Segment>);
 
 /// The size of a cache, and counts of hits and evictions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -202,73 +205,74 @@ pub(super) struct Counts {
 
 impl ReadCache {
     pub(super) fn new(bytes_max: usize, counters: &Arc<Counters>) -> Self {
-        let parts: usize = 1 << (bytes_max / BYTES_PER_PART).clamp(1, PARTS_MAX).ilog2();
-        // One share is reserved for the part that is growing.
-        let part_bytes_max = (bytes_max / (parts + 1)).saturating_sub(size_of::<Locked>());
-        let part = |_| Locked(Mutex::new(Part::new(part_bytes_max, Arc::clone(counters))));
-        Self { parts: (0..parts).map(part).collect(), moving: Moving::default(), bytes_max }
+        let segments: usize = 1 << (bytes_max / BYTES_PER_SEGMENT).clamp(1, SEGMENTS_MAX).ilog2();
+        // One share of the limit is reserved for the segment that is growing.
+        let segment_bytes_max = (bytes_max / (segments + 1)).saturating_sub(size_of::<Locked>());
+        let segment = |_| Locked(Mutex::new(Segment::new(segment_bytes_max, Arc::clone(counters))));
+        Self { segments: (0..segments).map(segment).collect(), moving: Moving::default(), bytes_max }
     }
 
-    /// Replaces the counters against which entries are validated.
+    /// Replaces the counters with which the stamps of entries are compared.
     pub(super) fn set_counters(&self, counters: &Arc<Counters>) {
-        for part in &self.parts {
-            part.0.lock().set_counters(counters);
+        for segment in &self.segments {
+            segment.0.lock().set_counters(counters);
         }
     }
 
-    /// Looks a session up; its entry counts as used. `trust` decides whether the entry may be returned.
+    /// Looks a session up, and marks its entry as used. `trust` decides whether the entry may be returned.
     #[inline]
     pub(super) fn get(&self, key: &Key, trust: impl FnOnce(&Cached, &Counters) -> Trust) -> Found {
-        self.part(key).lock().get(key, trust)
+        self.segment(key).lock().get(key, trust)
     }
 
-    /// The entry of a session, fresh or stale, for an operation that is about to read its file; it is not counted as
-    /// used.
+    /// The entry of a session, fresh or stale, for an operation that is about to read the session file. It is not
+    /// marked as used.
     pub(super) fn peek(&self, key: &Key) -> Option<Cached> {
-        self.part(key).lock().peek(key)
+        self.segment(key).lock().peek(key)
     }
 
-    /// Marks the entry of a session as checked in `view`, if it is still this one.
+    /// Notes that the version `checked` was compared with the cut-offs up to `view`, if the entry still has that
+    /// version.
     pub(super) fn mark_checked(&self, key: &Key, checked: &Cached, view: View) {
-        self.part(key).lock().mark_checked(key, checked, view);
+        self.segment(key).lock().mark_checked(key, checked, view);
     }
 
-    /// Keeps an entry, unless a newer and trusted one is there.
+    /// Puts an entry in, unless the cache has a newer one that may be returned.
     pub(super) fn put(&self, key: &Key, fresh: Fresh, trust: impl FnOnce(&Cached, &Counters) -> Trust) {
-        let removed = self.part(key).lock().put(key, fresh, &self.moving, trust);
+        let removed = self.segment(key).lock().put(key, fresh, &self.moving, trust);
         drop(removed);
     }
 
-    /// Drops the entry of a session that has ended, or may have.
+    /// Removes the entry of a session.
     pub(super) fn forget(&self, key: &Key) {
-        let out = self.part(key).lock().forget(key, &self.moving);
+        let out = self.segment(key).lock().forget(key, &self.moving);
         drop(out);
     }
 
     pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for part in &self.parts {
-            let part = part.0.lock();
-            counts.trusted += part.trusted;
-            counts.evicted += part.evicted;
-            counts.copies += part.len();
-            counts.bytes += part.bytes();
+        for segment in &self.segments {
+            let segment = segment.0.lock();
+            counts.trusted += segment.trusted;
+            counts.evicted += segment.evicted;
+            counts.copies += segment.len();
+            counts.bytes += segment.bytes();
         }
         counts
     }
 
     #[inline]
-    fn part(&self, key: &Key) -> &Mutex<Part> {
-        // These bits decide neither the place in the index (higher bits) nor the tag (lower bits). The number of parts
-        // is a power of two.
-        &self.parts[(key.hash() >> 40) as usize & (self.parts.len() - 1)].0
+    fn segment(&self, key: &Key) -> &Mutex<Segment> {
+        // These bits of the hash select neither the place in the index (which uses higher bits) nor the tag (lower
+        // bits). The number of segments is a power of two.
+        &self.segments[(key.hash() >> 40) as usize & (self.segments.len() - 1)].0
     }
 }
 
 impl std::fmt::Debug for ReadCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // No keys, because they are secrets. No counts, because reading them would wait for locks, which threads of a
-        // parent process may hold for ever after a fork.
+        // Prints no keys, because they are secrets; and no counts, because reading them would wait for locks, which in
+        // a forked child may be held by threads that do not exist there.
         f.debug_struct("ReadCache").field("bytes_max", &self.bytes_max).finish_non_exhaustive()
     }
 }
@@ -306,7 +310,7 @@ mod tests {
         if yes { Trust::Yes } else { Trust::No }
     }
 
-    /// A version that has this sequence, with a text of so many bytes.
+    /// A version with this sequence number, whose record has a text of this many bytes.
     fn cached(sequence: usize, text_bytes: usize) -> Fresh {
         let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
         record.insert("text", &Value::new(&"x".repeat(text_bytes)).unwrap()).unwrap();
@@ -319,7 +323,7 @@ mod tests {
     }
 
     fn key(n: usize) -> Key {
-        // Spread as random ids are.
+        // The hashes of the keys are spread as those of random ids.
         static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
             let bytes = |n: usize| *PublicId::digest(&n.to_le_bytes()).as_bytes();
             let letter = |byte: u8| char::from(b'a' + byte % 26);
@@ -330,35 +334,35 @@ mod tests {
         KEYS[n]
     }
 
-    /// One part.
+    /// A segment, and the lock for moving its memory.
     struct One {
-        part: Part,
+        segment: Segment,
         moving: Moving,
     }
 
     impl One {
         fn of(bytes_max: usize) -> Self {
-            Self { part: Part::new(bytes_max, counters()), moving: Moving::default() }
+            Self { segment: Segment::new(bytes_max, counters()), moving: Moving::default() }
         }
-        /// With room for as much as this many entries with texts of this size take, and not for a byte more.
+        /// A segment whose limit is exactly the size of this many entries with texts of this length.
         fn with_room_for(entries: usize, text_bytes: usize) -> Self {
             let mut large = Self::of(usize::MAX / 2);
             (0..entries).for_each(|n| large.put(n, 1, text_bytes));
-            Self::of(large.part.bytes())
+            Self::of(large.segment.bytes())
         }
         fn put(&mut self, n: usize, sequence: usize, text_bytes: usize) {
-            drop(self.part.put(&key(n), cached(sequence, text_bytes), &self.moving, |_, _| Trust::Yes));
+            drop(self.segment.put(&key(n), cached(sequence, text_bytes), &self.moving, |_, _| Trust::Yes));
         }
         fn load(&mut self, n: usize, trusted: bool) -> Found {
-            self.part.get(&key(n), |_, _| trust(trusted))
+            self.segment.get(&key(n), |_, _| trust(trusted))
         }
         fn forget(&mut self, n: usize) -> bool {
-            self.part.forget(&key(n), &self.moving).is_some()
+            self.segment.forget(&key(n), &self.moving).is_some()
         }
         fn sequence(&self, n: usize) -> Option<u64> {
-            self.part.peek(&key(n)).map(|cached| cached.version.sequence)
+            self.segment.peek(&key(n)).map(|cached| cached.version.sequence)
         }
-        /// Which of the first entries are there.
+        /// Which of the first entries are still in the segment.
         fn present<const N: usize>(&self) -> [bool; N] {
             std::array::from_fn(|n| self.sequence(n).is_some())
         }
@@ -369,12 +373,13 @@ mod tests {
         let mut one = One::with_room_for(3, 100);
         (0..3).for_each(|n| one.put(n, 1, 100));
         assert_eq!(one.present(), [true, true, true, false, false, false]);
-        // A load is a use, trusted or not; so is a save. A peek is none.
+        // A load marks the entry as used, whether the entry may be returned or not; a save does so, too. A peek does
+        // not.
         assert!(matches!(one.load(0, true), Found::Trusted(..)));
-        assert!(one.part.peek(&key(1)).is_some());
+        assert!(one.segment.peek(&key(1)).is_some());
         one.put(3, 1, 100);
         assert_eq!(one.present(), [true, false, true, true, false, false]);
-        assert!(matches!(one.load(2, false), Found::Doubtful(_)));
+        assert!(matches!(one.load(2, false), Found::Unverified(_)));
         one.put(4, 1, 100);
         assert_eq!(one.present(), [false, false, true, true, true, false], "the hand has passed 0 once");
         one.put(3, 2, 100);
@@ -385,16 +390,16 @@ mod tests {
             "the hand has passed 2 since it was used"
         );
         assert!(matches!(one.load(0, true), Found::Nothing));
-        assert_eq!((one.part.evicted, one.part.len(), one.part.trusted), (3, 3, 1));
+        assert_eq!((one.segment.evicted, one.segment.len(), one.segment.trusted), (3, 3, 1));
     }
 
-    /// A part that has shrunk has room for a record that is larger than it takes in by its rule.
+    /// A segment whose array has shrunk has room for a record that is larger than the largest one that it accepts.
     #[test]
-    fn an_older_version_too_large_for_its_part_replaces_no_newer_one() {
+    fn an_older_version_too_large_to_keep_replaces_no_newer_one() {
         let mut one = One::of(20_000);
         (0..12).for_each(|n| one.put(n, 5, 10));
         (1..12).for_each(|n| _ = one.forget(n));
-        let max = one.part.record_bytes_max();
+        let max = one.segment.record_bytes_max();
         let text_bytes = (max - 400..max + 400).find(|bytes| record_bytes(*bytes) > max).unwrap();
         one.put(0, 3, text_bytes);
         assert_ne!(one.sequence(0), Some(3));
@@ -405,7 +410,7 @@ mod tests {
         let mut one = One::with_room_for(4, 100);
         (0..4).for_each(|n| one.put(n, 1, 100));
         one.put(0, 2, 200);
-        assert_eq!((one.part.evicted, one.part.len()), (1, 3));
+        assert_eq!((one.segment.evicted, one.segment.len()), (1, 3));
         (4..7).for_each(|n| one.put(n, 1, 100));
         assert_eq!((one.sequence(0), one.sequence(4)), (Some(2), None));
     }
@@ -418,7 +423,8 @@ mod tests {
             one.put(n, 1, 100);
             assert_eq!((one.sequence(n - 20), one.sequence(n - 19)), (None, Some(1)), "{n}");
         }
-        // All were used: the hand goes round once, and then the oldest goes.
+        // All entries are marked as used. So the hand goes round once and clears the marks, and then the oldest entry
+        // is evicted.
         (50..70).for_each(|n| drop(one.load(n, true)));
         one.put(70, 1, 100);
         assert_eq!((one.sequence(50), one.sequence(51)), (None, Some(1)));
@@ -429,17 +435,17 @@ mod tests {
         let large = 5 * record_bytes(100);
         let mut one = One::with_room_for(30, 100);
         (0..30).for_each(|n| one.put(n, 1, 100));
-        assert_eq!(one.part.evicted, 0);
-        let limit = one.part.bytes();
+        assert_eq!(one.segment.evicted, 0);
+        let limit = one.segment.bytes();
         one.put(30, 1, large);
-        assert_eq!(one.part.len() as u64, 31 - one.part.evicted);
+        assert_eq!(one.segment.len() as u64, 31 - one.segment.evicted);
         assert!(
-            one.part.bytes() <= limit && one.part.bytes() + record_bytes(100) > limit,
+            one.segment.bytes() <= limit && one.segment.bytes() + record_bytes(100) > limit,
             "{}",
-            one.part.bytes()
+            one.segment.bytes()
         );
         assert!(
-            (0..usize::try_from(one.part.evicted).unwrap()).all(|n| one.sequence(n).is_none()),
+            (0..usize::try_from(one.segment.evicted).unwrap()).all(|n| one.sequence(n).is_none()),
             "the oldest have gone"
         );
         assert_eq!(one.sequence(30), Some(1));
@@ -449,13 +455,13 @@ mod tests {
     fn an_entry_larger_than_its_part_is_not_cached() {
         for (short_by, want) in [(0, Some(2)), (1, None)] {
             let mut one = One::with_room_for(1, 1000);
-            one.part = Part::new(one.part.bytes_max() - short_by, counters());
+            one.segment = Segment::new(one.segment.bytes_max() - short_by, counters());
             one.put(1, 1, 10);
             one.put(2, 1, 10);
             one.put(1, 2, 1000);
             assert_eq!(one.sequence(1), want, "{short_by} bytes short");
             assert_eq!(one.sequence(2).is_some(), want.is_none(), "nothing makes room in vain");
-            assert_eq!(one.part.evicted, u64::from(want.is_some()));
+            assert_eq!(one.segment.evicted, u64::from(want.is_some()));
         }
     }
 
@@ -464,24 +470,25 @@ mod tests {
         let many = if cfg!(miri) { 100 } else { 1000 };
         let mut one = One::with_room_for(many, 10);
         (0..many).for_each(|n| one.put(n, 1, 10));
-        let overhead = |one: &One| one.part.bytes() - one.part.records_bytes();
+        let overhead = |one: &One| one.segment.bytes() - one.segment.records_bytes();
         let full = overhead(&one);
-        // Each takes the place of a tenth.
-        let text_bytes = one.part.bytes() / 11;
+        // Each of the large entries takes as much memory as a tenth of the small ones.
+        let text_bytes = one.segment.bytes() / 11;
         (many..many + 60).for_each(|n| one.put(n, 1, text_bytes));
-        assert!((8..=11).contains(&one.part.len()), "{} large ones", one.part.len());
+        assert!((8..=11).contains(&one.segment.len()), "{} large ones", one.segment.len());
         assert!(overhead(&one) < full / 8, "{} of {full}", overhead(&one));
         (0..many + 60).for_each(|n| _ = one.forget(n));
-        assert_eq!((one.part.len(), one.part.bytes()), (0, 0));
+        assert_eq!((one.segment.len(), one.segment.bytes()), (0, 0));
     }
 
-    /// The records are the payload, with the allocator's part. 200 bytes is a session that holds a number.
+    /// The payload is the memory of the records, with the allocator's overhead. A record of 200 bytes is that of a
+    /// session with one number.
     #[test]
     fn a_cached_session_takes_at_most_its_payload_and_a_fifth_and_128() {
         let mut large = One::of(usize::MAX / 2);
         for entries in 1..=(if cfg!(miri) { 100 } else { 3000 }) {
             large.put(entries, 1, 10);
-            let (bytes, payload) = (large.part.bytes(), large.part.records_bytes());
+            let (bytes, payload) = (large.segment.bytes(), large.segment.records_bytes());
             let least = 200 * entries;
             let allowed = payload + least / 5 + 128 * entries;
             assert!(
@@ -496,7 +503,7 @@ mod tests {
     fn a_part_has_no_more_entries_than_its_index_can_number() {
         let mut one = One::of(usize::MAX / 2);
         (0..=POSITIONS_MAX).for_each(|n| one.put(n, 1, 0));
-        assert_eq!((one.part.len(), one.part.evicted), (POSITIONS_MAX, 1));
+        assert_eq!((one.segment.len(), one.segment.evicted), (POSITIONS_MAX, 1));
         assert_eq!((one.sequence(0), one.sequence(POSITIONS_MAX)), (None, Some(1)));
     }
 
@@ -504,14 +511,20 @@ mod tests {
     fn the_limit_holds_for_all_parts_and_one_that_grows() {
         for bytes_max in [0, 1, 1000, 65_536, 1 << 17, 1 << 20, 3 << 20, 32 << 20, 1 << 30, usize::MAX] {
             let cache = ReadCache::new(bytes_max, &counters());
-            let parts = cache.parts.len();
-            assert!(parts.is_power_of_two() && parts <= 256);
-            let part = cache.parts[0].0.lock().bytes_max();
-            let of_parts = parts * (part + size_of::<Locked>());
-            // A part's own bytes are there also where no entry may be.
-            assert!(part == 0 || of_parts + part <= bytes_max, "{bytes_max}: {parts} parts of {part}");
-            assert!(bytes_max < 1 << 20 || part >= BYTES_PER_PART / 2);
-            assert!(part == 0 || bytes_max - of_parts - part < 1024, "{bytes_max}: much is not used");
+            let segments = cache.segments.len();
+            assert!(segments.is_power_of_two() && segments <= 256);
+            let segment = cache.segments[0].0.lock().bytes_max();
+            let of_segments = segments * (segment + size_of::<Locked>());
+            // A segment takes some memory itself, even if the limit leaves no room for an entry.
+            assert!(
+                segment == 0 || of_segments + segment <= bytes_max,
+                "{bytes_max}: {segments} segments of {segment}"
+            );
+            assert!(bytes_max < 1 << 20 || segment >= BYTES_PER_SEGMENT / 2);
+            assert!(
+                segment == 0 || bytes_max - of_segments - segment < 1024,
+                "{bytes_max}: much is not used"
+            );
         }
     }
 
@@ -529,16 +542,16 @@ mod tests {
         let sessions = if cfg!(miri) { 30 } else { 2000 };
         let cache = ReadCache::new(64 << 20, &counters());
         (0..sessions).for_each(|n| cache.put(&key(n), cached(1, 10), |_, _| Trust::Yes));
-        let parts = || cache.parts.iter().map(|part| part.0.lock());
+        let segments = || cache.segments.iter().map(|segment| segment.0.lock());
         let counts = cache.counts();
         assert_eq!((counts.copies, counts.evicted, counts.trusted), (sessions, 0, 0));
-        assert_eq!(counts.bytes, parts().map(|part| part.bytes()).sum::<usize>());
-        let longest = parts().map(|part| part.len()).max().unwrap();
-        assert!(cfg!(miri) || longest < 40, "{longest} of {sessions} sessions are in one part of 256");
+        assert_eq!(counts.bytes, segments().map(|segment| segment.bytes()).sum::<usize>());
+        let longest = segments().map(|segment| segment.len()).max().unwrap();
+        assert!(cfg!(miri) || longest < 40, "{longest} of {sessions} sessions are in one segment of 256");
         for n in 0..sessions {
             assert!(matches!(
                 cache.get(&key(n), |_, _| trust(n % 2 == 0)),
-                Found::Trusted(..) | Found::Doubtful(_)
+                Found::Trusted(..) | Found::Unverified(_)
             ));
         }
         assert_eq!(cache.counts().trusted, sessions as u64 / 2);
@@ -552,25 +565,25 @@ mod tests {
         fn check(there: usize, comes: usize, trusted: bool, want: usize) {
             let mut one = One::of(1 << 20);
             one.put(1, there, 10);
-            drop(one.part.put(&key(1), cached(comes, 20), &one.moving, |asked, _| {
+            drop(one.segment.put(&key(1), cached(comes, 20), &one.moving, |asked, _| {
                 assert_eq!(asked.version.sequence, there as u64);
                 trust(trusted)
             }));
             assert_eq!(one.sequence(1), Some(want as u64), "{comes} onto {there}, trusted: {trusted}");
             let text_bytes = if want == comes { 20 } else { 10 };
-            assert_eq!((one.part.records_bytes(), one.part.len()), (record_bytes(text_bytes), 1));
+            assert_eq!((one.segment.records_bytes(), one.segment.len()), (record_bytes(text_bytes), 1));
         }
         check(5, 4, true, 5);
         check(5, 4, false, 4);
         check(5, 6, true, 6);
         check(5, 6, false, 6);
-        // As of a later reading.
+        // The same version, read at a later time.
         let mut one = One::of(1 << 20);
         one.put(1, 5, 10);
         let mut later = cached(5, 10);
         later.cached.read_at = 9;
-        drop(one.part.put(&key(1), later, &one.moving, |_, _| Trust::Yes));
-        assert_eq!(one.part.peek(&key(1)).unwrap().read_at, 9);
+        drop(one.segment.put(&key(1), later, &one.moving, |_, _| Trust::Yes));
+        assert_eq!(one.segment.peek(&key(1)).unwrap().read_at, 9);
     }
 
     #[test]
@@ -586,9 +599,9 @@ mod tests {
             assert_eq!(of_counters(), want, "{counters}");
         }
         std::fs::remove_dir_all(dir.path().join("run")).unwrap();
-        let followed =
-            generations.follow(Clock::manual(UNIX_EPOCH).now_coarse(), |next| cache.set_counters(next));
-        assert_eq!(followed.unwrap(), 1);
+        let checked = generations
+            .reopen_if_replaced(Clock::manual(UNIX_EPOCH).now_coarse(), |next| cache.set_counters(next));
+        assert_eq!(checked.unwrap(), 1);
         assert!(!of_counters(), "it was read by the earlier counters");
         put(0);
         assert!(!of_counters(), "it comes late");
@@ -606,17 +619,17 @@ mod tests {
         let mut one = One::of(1 << 20);
         for view in [View::NONE, View::from_bits(1), highest] {
             let fresh = Fresh::new(record.clone(), id, version, stamp, 0);
-            drop(one.part.put(&key(1), fresh.checked(view), &one.moving, |_, _| Trust::No));
-            let there = one.part.peek(&key(1)).unwrap();
+            drop(one.segment.put(&key(1), fresh.checked(view), &one.moving, |_, _| Trust::No));
+            let there = one.segment.peek(&key(1)).unwrap();
             assert_eq!((there.view(), there.stamp(0), there.is_of_counters()), (view, stamp, true));
-            one.part.mark_checked(&key(1), &there, highest);
+            one.segment.mark_checked(&key(1), &there, highest);
             drop(one.load(1, true));
-            let there = one.part.peek(&key(1)).unwrap();
+            let there = one.segment.peek(&key(1)).unwrap();
             assert_eq!((there.view(), there.stamp(0), there.is_used()), (highest, stamp, true));
         }
-        // Another version was not checked.
-        one.part.mark_checked(&key(1), &cached(2, 1).cached, View::NONE);
-        assert_eq!(one.part.peek(&key(1)).unwrap().view(), highest);
+        // This call names another version than the entry has, so it changes nothing.
+        one.segment.mark_checked(&key(1), &cached(2, 1).cached, View::NONE);
+        assert_eq!(one.segment.peek(&key(1)).unwrap().view(), highest);
     }
 
     #[test]
@@ -642,7 +655,7 @@ mod tests {
         std::thread::scope(|scope| {
             let other = (2..100)
                 .map(key)
-                .find(|other| !std::ptr::eq(cache.part(other), cache.part(&key(1))))
+                .find(|other| !std::ptr::eq(cache.segment(other), cache.segment(&key(1))))
                 .unwrap();
             let cache = &cache;
             scope.spawn(move || {
@@ -665,11 +678,11 @@ mod tests {
         cache.put(&Key::of(&SessionId::parse(&id).unwrap()), cached(1, 10), |_, _| Trust::Yes);
         let text = format!("{cache:?}");
         assert!(text.contains("bytes_max: 33554432"), "{text}");
-        // Neither as text nor as a list of bytes.
+        // The key is not printed, neither as a text nor as a list of bytes.
         assert!(!text.contains("kkkk") && !text.contains("107, 107"), "{text}");
     }
 
-    /// An operation on a part.
+    /// An operation on a segment.
     #[derive(Clone, Debug)]
     enum Step {
         Put { n: usize, sequence: usize, text_bytes: usize, trusted: bool },
@@ -696,17 +709,17 @@ mod tests {
             steps in proptest::collection::vec(step(), 1..300),
         ) {
             let mut one = One::of(bytes_max);
-            // The sequence and the text's size of each entry.
+            // The model: for each entry, its sequence number and the size of its text.
             let mut model = BTreeMap::new();
             for step in steps {
                 match step {
                     Step::Put { n, sequence, text_bytes, trusted } => {
-                        let evicted = one.part.evicted;
-                        drop(one.part.put(&key(n), cached(sequence, text_bytes), &one.moving, |_, _| trust(trusted)));
+                        let evicted = one.segment.evicted;
+                        drop(one.segment.put(&key(n), cached(sequence, text_bytes), &one.moving, |_, _| trust(trusted)));
                         let there = model.get(&n).copied();
-                        if record_bytes(text_bytes) > one.part.record_bytes_max() {
+                        if record_bytes(text_bytes) > one.segment.record_bytes_max() {
                             prop_assert_eq!(one.sequence(n), None);
-                            prop_assert_eq!(one.part.evicted, evicted);
+                            prop_assert_eq!(one.segment.evicted, evicted);
                             model.remove(&n);
                         } else {
                             let is_kept = there.is_some_and(|(before, _)| trusted && before > sequence);
@@ -716,21 +729,21 @@ mod tests {
                         }
                         let before = model.len();
                         model.retain(|n, _| one.sequence(*n).is_some());
-                        prop_assert_eq!((before - model.len()) as u64, one.part.evicted - evicted);
+                        prop_assert_eq!((before - model.len()) as u64, one.segment.evicted - evicted);
                     }
                     Step::Load { n } => {
                         let sequence = match one.load(n, true) {
                             Found::Trusted(record, _) => Some(record.entries().get("text").unwrap().get::<String>().unwrap().len()),
-                            Found::Unchecked(_) | Found::Doubtful(_) | Found::Nothing => None,
+                            Found::CutOffsUnchecked(_) | Found::Unverified(_) | Found::Nothing => None,
                         };
                         prop_assert_eq!(sequence, model.get(&n).map(|(_, text_bytes)| *text_bytes));
                     }
                     Step::Forget { n } => prop_assert_eq!(one.forget(n), model.remove(&n).is_some()),
                 }
-                one.part.check();
-                prop_assert_eq!(one.part.len(), model.len());
+                one.segment.check();
+                prop_assert_eq!(one.segment.len(), model.len());
                 let records_bytes: usize = model.values().map(|(_, text_bytes)| record_bytes(*text_bytes)).sum();
-                prop_assert_eq!(one.part.records_bytes(), records_bytes);
+                prop_assert_eq!(one.segment.records_bytes(), records_bytes);
                 for (n, (sequence, _)) in &model {
                     prop_assert_eq!(one.sequence(*n), Some(*sequence as u64));
                 }

@@ -1,7 +1,7 @@
 //! A thread that sweeps at intervals, for as long as its [`Reaper`] lives.
 //!
-//! - **It keeps no store open.** The thread has a weak reference; when the store is dropped, the thread ends at its
-//!   next turn.
+//! - **It keeps no store open.** The thread has a weak reference; when the store is dropped, the thread ends as soon as
+//!   it wakes.
 //! - **Only that and its handle end the thread**: an error is counted and reported, a panic in the observer is
 //!   contained.
 //! - **No failure is silent**: without an observer, a failed sweep is one line on standard error.
@@ -23,7 +23,8 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Longest time before the first sweep of a reaper, so that a server that is restarted often sweeps as well.
+/// The longest time before the first sweep of a reaper. It is short, so that a server that is restarted often sweeps,
+/// too.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
 
 type Observer = dyn FnMut(&Result<SweepReport>) + Send;
@@ -129,7 +130,7 @@ pub struct ReaperStats {
 #[derive(Debug)]
 #[must_use = "dropped, it stops"]
 pub struct Reaper {
-    /// Closed to stop the thread; no message is sent.
+    /// Dropping the sender closes the channel, which stops the thread. No message is sent.
     stop: Option<Sender<()>>,
     requests: Option<Sender<()>>,
     thread: Option<JoinHandle<ReaperStats>>,
@@ -173,7 +174,7 @@ impl Reaper {
     /// Requests a sweep now, and does not wait for its end. A sweep that is requested during another one follows it.
     pub fn sweep_now(&self) {
         if let Some(requests) = self.requests.as_ref().filter(|_| self.fork_guard.same_process()) {
-            // If the channel is full, a request is waiting already; if it is closed, the store was dropped.
+            // If the channel is full, a request is waiting already. If it is closed, the store was dropped.
             let _ = requests.try_send(());
         }
     }
@@ -187,14 +188,15 @@ impl Reaper {
         let (stop, requests) = (self.stop.take(), self.requests.take());
         let Some(thread) = self.thread.take() else { return ReaperStats::default() };
         if !self.fork_guard.same_process() {
-            // A forked child has no such thread to join. It must not close the channels either: the thread may have
-            // held a channel's lock at the fork, and closing would wait for that lock.
+            // A forked child has no such thread to wait for. It must not drop the channels either: the thread may have
+            // held a lock of a channel at the fork, and the drop would wait for that lock for ever.
             std::mem::forget((stop, requests, thread));
             return ReaperStats::default();
         }
         drop(stop);
         if thread.thread().id() == thread::current().id() {
-            // The observer stops its own thread, which ends when the observer returns.
+            // The handle is dropped by the reaper's own thread, in its observer. The thread ends when the observer
+            // returns.
             return ReaperStats::default();
         }
         thread.join().unwrap_or_default()
@@ -216,7 +218,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Runs until it is stopped, and returns the counts, also if dropping the observer panics.
+    /// Runs until the reaper is stopped. Returns the counts, also if dropping the observer panics.
     fn run_and_drop(mut self) -> ReaperStats {
         let stats = self.run();
         let _ = contained(|| drop(self));
@@ -225,7 +227,7 @@ impl Worker {
 
     fn run(&mut self) -> ReaperStats {
         let mut wait = random_part_of(FIRST_WITHIN.min(self.options.interval));
-        // After `mem::forget` of the handle the channel is closed, which is no request.
+        // If the handle was forgotten (`mem::forget`), its channel for requests is closed, which is not a request.
         let mut requested = self.requested.clone();
         loop {
             select! {
@@ -234,7 +236,7 @@ impl Worker {
                 recv(after(wait)) -> _ => {}
             }
             let Some(store) = self.store.upgrade() else { return self.stats };
-            // This thread may have the last reference; dropping that closes the store.
+            // The store may have been dropped meanwhile. Then this thread has the last reference, and closes the store.
             self.sweep(&store);
             drop(store);
             if self.store.strong_count() == 0 {
@@ -247,7 +249,8 @@ impl Worker {
     fn sweep(&mut self, store: &Arc<FileStore>) {
         let Self { options, stopped, stats, .. } = self;
         let go_on = |_: &SweepProgress<'_>| match stopped.try_recv() {
-            // If this is the only reference, the store is to be closed now, not at the end of the sweep.
+            // If this is the only reference to the store, the program has dropped the store. The sweep stops, so that
+            // the store is closed now.
             Err(TryRecvError::Empty) if Arc::strong_count(store) > 1 => Continue(()),
             _ => Break(()),
         };
@@ -297,7 +300,7 @@ impl ReaperStats {
     }
 }
 
-/// A random part of a duration; all of it if there are no random bytes.
+/// A random part of a duration; the whole duration if the random generator fails.
 fn random_part_of(time: Duration) -> Duration {
     let Ok(bits) = random::bytes("choose a time to sweep at") else { return time };
     time.mul_f64(f64::from(u32::from_le_bytes(bits)) / f64::from(u32::MAX))

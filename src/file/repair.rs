@@ -1,9 +1,9 @@
-//! Recreates lost parts of a store's frame: shard directories and the parameters file `sessile.json`. Reads sessions
-//! and never changes them.
+//! Recreates the lost parts of a store that hold no session: shard directories, and the parameters file `sessile.json`.
+//! Reads sessions and never changes them.
 //!
-//! A lost parameters file may have been of another format. So the format of every session is checked before the file is
-//! made, and it is made only if all sessions have this version's format, 2.
-use super::disk::{Root, Taken};
+//! The lost parameters file may have stated another format. So it is made only if all sessions have the format of this
+//! version, which is 2.
+use super::disk::{IfExists, Root};
 use super::errors::io_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};
 use super::{FileStore, frame, open, permissions};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const OPERATION: &str = "repair session store";
 
 impl FileStore {
-    /// Recreates the lost parts of the frame of the store in `dir`: missing shard directories, empty, and the
+    /// Recreates the lost parts of the store in `dir`: missing shard directories, which are empty afterwards, and the
     /// parameters file `sessile.json`, if it is missing or holds no JSON (such a file is moved to the directory
     /// `damaged`). Returns the paths of the parts that were made.
     ///
@@ -47,7 +47,8 @@ impl FileStore {
         let sharing = permissions::sharing_of(&root.stat(".").map_err(io)?);
         let root = root.shared_with(sharing);
         let parameters = Parameters::of(&root)?;
-        // Checked before the permissions, because a directory without a store need not be private.
+        // Whether there is a store is checked before the permissions, because the permissions of a directory without a
+        // store do not matter.
         if parameters == Parameters::Lost && !has_shards(&root)? {
             let error = Error::new(ErrorKind::NotASessionStore, OPERATION).with_path(dir);
             return Err(error.with_reason("there is no session store in it"));
@@ -66,24 +67,24 @@ impl FileStore {
                 .map_err(|error| io_error(OPERATION, error).with_path(dir.join(PARAMETERS)))?;
         }
         if parameters != Parameters::There {
-            frame::make_parameters(&root, Taken::Kept)?;
+            frame::make_parameters(&root, IfExists::Keep)?;
             made.push(dir.join(PARAMETERS));
         }
         Ok(made)
     }
 }
 
-/// The state of `sessile.json`.
+/// The state of the parameters file `sessile.json`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Parameters {
     There,
     Lost,
-    /// Empty, or garbage.
+    /// The file is empty or holds no JSON.
     Unreadable,
 }
 
 impl Parameters {
-    /// A readable parameters file with other contents is an error.
+    /// Reads the parameters file. JSON that is not that of a store is an error.
     fn of(root: &Root) -> Result<Self> {
         match frame::read_parameters(root) {
             Ok(Some(_)) => Ok(Self::There),
@@ -99,7 +100,7 @@ impl Parameters {
 fn set_parameters_aside(root: &Root) -> io::Result<()> {
     root.make_directory(DAMAGED)?;
     let (from, to) = (root.open_directory(".")?, root.open_directory(DAMAGED)?);
-    // Earlier files in `damaged` stay, so each gets a number.
+    // The directory may have a file from an earlier repair, so the file gets the first free number.
     let names = (0..1000).map(|n| format!("{PARAMETERS}.{n}"));
     from.move_to_free(PARAMETERS, &to, names).map(drop)
 }

@@ -1,8 +1,9 @@
-//! The lock on the root of a store, held for as long as the store is open: `flock`, shared by all processes that use
-//! the store.
+//! The lock on the root directory of a store: an `flock` that each process that uses the store shares while it has the
+//! store open.
 //!
-//! This version never locks a root exclusively; an opening waits for a program that does. A forked child does not
-//! unlock, because the lock belongs to the open file, which the child shares with its parent.
+//! This version of the crate never locks a root exclusively. Another program may do so to have the store for itself; an
+//! opening waits for it. A forked child does not unlock: the lock belongs to the open file, which the child shares with
+//! its parent.
 use super::flock::wait_for;
 use crate::fork::ForkGuard;
 use crate::sync::Instant;
@@ -10,7 +11,7 @@ use fs2::FileExt;
 use std::fs::File;
 use std::io;
 
-/// The root of an open store, locked until dropped; the lock is shared by all processes that use the store.
+/// The root of an open store with a shared lock, which is released when this value is dropped.
 #[derive(Debug)]
 pub(super) struct LockedRoot {
     root: File,
@@ -18,13 +19,13 @@ pub(super) struct LockedRoot {
 }
 
 impl LockedRoot {
-    /// Waits until no process holds the root exclusively; `None` at the deadline.
+    /// Takes a shared lock, when no process has an exclusive one; `None` if one has kept it until the deadline.
     pub(super) fn share(root: File, deadline: Instant) -> io::Result<Option<Self>> {
         let locked = wait_for(deadline, || FileExt::try_lock_shared(&root))?;
         Ok(locked.then(|| Self { root, fork_guard: ForkGuard::new() }))
     }
 
-    /// Waits until no process uses the root, and locks it exclusively; `None` at the deadline.
+    /// Takes an exclusive lock, when no process has a lock; `None` if one has kept it until the deadline.
     #[cfg(test)]
     pub(super) fn acquire(root: File, deadline: Instant) -> io::Result<Option<Self>> {
         let locked = wait_for(deadline, || FileExt::try_lock_exclusive(&root))?;
@@ -34,8 +35,8 @@ impl LockedRoot {
 
 impl Drop for LockedRoot {
     fn drop(&mut self) {
-        // A forked child shares the open file, to which the lock belongs. Closing the child's copy does not affect the
-        // parent; unlocking would.
+        // A forked child shares the open file to which the lock belongs. If the child unlocked, the parent would lose
+        // its lock. Closing the child's descriptor does not affect the parent.
         if self.fork_guard.same_process() {
             let _ = FileExt::unlock(&self.root);
         }
@@ -63,7 +64,8 @@ mod tests {
         assert!(alone.is_some());
         assert!(LockedRoot::share(root(), soon()).unwrap().is_none());
         drop(alone);
-        // A copy of the descriptor keeps no lock that was given back, and a child does not give its parent's lock back.
+        // A copy of the descriptor, as a forked child has it, does not keep a lock that the parent has released. And a
+        // child does not release the lock of its parent.
         let descriptor = root();
         let copy = descriptor.try_clone().unwrap();
         drop(LockedRoot::acquire(descriptor, soon()).unwrap().unwrap());

@@ -5,7 +5,7 @@
 //! create the successor, power-safe at every durability, then end the old session as a delete does. With a grace
 //! period, the old session's file stays, and a mark in it names the successor (`moved`). A kill before the tombstone or
 //! the mark is written leaves the old session alive; a kill after it leaves the visitor no session, or, within the
-//! grace period, the successor to a login. The successor's id is handed out last.
+//! grace period, the successor to a login. The caller gets the successor's id last.
 //!
 //! - A session has at most one successor: if the old session cannot be ended, or a forced delete has ended it, the
 //!   successor is deleted.
@@ -22,17 +22,17 @@ use crate::sync::Instant;
 use rustix::io::Errno;
 use std::io;
 
-/// Where a rotation moves a session.
+/// The new id of a session that is rotated, and the rotation's options.
 struct Target<'a> {
     successor: &'a SessionId,
     how: &'a Rotation<'a>,
-    /// The number of the last cut-off before the rotation, if that is a login.
+    /// If the rotation is a login: the number of the last cut-off before it.
     at_login: Option<u64>,
 }
 
 impl FileStore {
-    /// Changes a session and moves it to `successor`. The old session is ended, or marked as moved, when this returns a
-    /// record. A login goes on from a moved id to the session that has its place.
+    /// Changes a session and moves it to the id `successor`. If this returns a record, the old session is ended, or
+    /// marked as moved. A login under a moved id applies to the session under its present id.
     pub(super) fn rotate_file(
         &self,
         session: &SessionId,
@@ -41,7 +41,7 @@ impl FileStore {
         how: &Rotation<'_>,
     ) -> Result<Option<Live>> {
         self.queues.check_process()?;
-        // Read first: a cut-off that is called after this has a greater number.
+        // The number is read first: a cut-off that is called after this has a greater number, and ends the new session.
         let at_login = how.login.map(|_| self.coherence.last_cut_off(true)).transpose()?;
         let deadline = Instant::now() + self.options.lock_wait;
         let mut session = SessionRef::Id(session);
@@ -66,7 +66,7 @@ impl FileStore {
         Ok(None)
     }
 
-    /// Rotates a session that is locked.
+    /// Rotates a session whose lock is held.
     fn rotate_locked(
         &self,
         shard: &Directory,
@@ -88,23 +88,22 @@ impl FileStore {
             Verdict::Write => {}
         }
         // The successor needs no further check: a cut-off since then ends it by this number, as it ends the old
-        // session.
-        // `at_login` was read before the lock was taken: a cut-off since then that excepts this session counts for its
-        // successor, too.
+        // session. `at_login` was read before the lock was taken: a cut-off since then that excepts this session counts
+        // for its successor, too.
         record.set_cut_off(at_login.map_or(cut_off, |at_login| at_login.max(cut_off)));
         let had = Extent::of(&locked.newest.record);
         let mark = Mark::of(how, successor.public_id(), self.now_micros());
         if let Some(mark) = &mark {
-            // So that a sweep finds the mark when its grace period is over.
+            // The entry makes a sweep examine the mark when its grace period is over.
             let entry = Entry { id: locked.id, deadline: mark.until };
             let before = locked.newest.record.deadline_micros();
             self.expiry_index.insert_if_earlier(&self.root, entry, before, self.now_micros());
         }
-        // The successor and its name are synced at every durability, because otherwise a power cut may lose both
-        // sessions.
+        // The successor and its name are synced at every durability. Otherwise a power cut might lose both sessions.
         let (live, _listed) = self.create_beside(SessionRef::Id(successor), record, true, Some(had))?;
         let ended = (|| {
-            // Checked first, because a file that was moved away outside the library must not be written to.
+            // If the file was moved away outside the library, the path does not lead to it any more, and it must not be
+            // written to.
             let was_there = self.is_current_file(&locked.path, &locked.file)?
                 && self.delete_locked(shard, locked, mark.as_ref())?;
             if !was_there {
@@ -115,7 +114,7 @@ impl FileStore {
         locked.session.session_id().inspect(|session| self.coherence.forget(session));
         match ended {
             Ok(true) => Ok(Some(live)),
-            // A forced delete has ended the old session, so the successor is deleted too.
+            // A forced delete has ended the old session, so its successor is deleted, too.
             Ok(false) => self.delete_file(SessionRef::Id(successor)).map(|_| None),
             Err(error) => {
                 let _ = self.delete_file(SessionRef::Id(successor));
@@ -124,7 +123,7 @@ impl FileStore {
         }
     }
 
-    /// Refuses a link, pipe, directory or device under the name of a session whose file has lost that name.
+    /// The file has lost its session's name. Refuses a link, pipe, directory or device that has the name now.
     fn check_unobstructed(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
         match shard.stat(path.below_shard()) {
             Ok(there) if there.is_file => Ok(()),

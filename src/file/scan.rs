@@ -64,11 +64,11 @@ pub enum Content {
 /// An iterator over all files in a store's directory; see [`FileStore::files`].
 pub struct Scan<'a> {
     store: &'a FileStore,
-    /// The next shard to be listed.
+    /// The number of the next shard to list.
     shard: u16,
-    /// The current shard, and the names in it that are left.
+    /// The current shard, and the names in it that were not read yet.
     open: Option<(String, Directory, VecDeque<String>)>,
-    /// Files beside the shards that do not belong there.
+    /// The files beside the shards that do not belong there.
     strays: VecDeque<Result<ScannedFile>>,
 }
 
@@ -79,14 +79,15 @@ impl FileStore {
         Scan { store: self, shard: 0, open: None, strays: self.strays(true).into() }
     }
 
-    /// The number of shards, for the progress of a scan ([`Scan::shards_begun`]).
+    /// The number of shards. With [`Scan::shards_begun`], it shows the progress of a scan.
     #[must_use]
     pub fn shards(&self) -> u16 {
         SHARDS
     }
 
-    /// Files beside the shards that do not belong there; an error for a directory that cannot be listed. With
-    /// `examines`, files under the store's own names are examined too, and those of the wrong kind are returned.
+    /// The files beside the shards that do not belong there, and an error for each directory that cannot be listed.
+    /// With `examines`, files under the store's own names are examined as well, and those of the wrong kind are
+    /// returned.
     pub(super) fn strays(&self, examines: bool) -> Vec<Result<ScannedFile>> {
         let stray = |path: String, is_named_ours: bool| {
             let stat = self.root.stat_with_times(&path).ok();
@@ -99,8 +100,8 @@ impl FileStore {
                 changed: stat.map_or(i64::MAX, |stat| stat.changed),
             }
         };
-        // A name of the store's own is in order if the object is of the right kind. If a shard, `run` or the index is
-        // of another kind, listing it fails, which is the error.
+        // A file under a name of the store is in order if it is of the right kind. If `run`, the index or a shard is of
+        // another kind, listing it fails, and that is the error.
         let unless = |path: &str, is_ours: fn(Stat) -> bool| match self.root.stat(path) {
             Ok(stat) if is_ours(stat) => None,
             Ok(_) => Some(Ok(stray(path.to_owned(), false))),
@@ -144,8 +145,8 @@ impl FileStore {
         in_root.chain(in_run).chain(in_index).chain(in_users).chain(errors).collect()
     }
 
-    /// The names in a directory beside the shards; on an error no names and the error. A missing directory has no
-    /// names, because it is recreated when it is needed.
+    /// The names in a directory beside the shards. On an error, no names, and the error. A missing directory counts as
+    /// empty, because it is recreated when it is needed.
     fn names_or_error(
         &self,
         directory: &str,
@@ -158,7 +159,7 @@ impl FileStore {
         }
     }
 
-    /// Lists a shard.
+    /// Opens a shard and lists its names.
     pub(super) fn list_shard(&self, shard: &str) -> Result<(Directory, Vec<String>)> {
         let error = |operation| {
             let path = self.root.path().join(shard);
@@ -173,7 +174,7 @@ impl FileStore {
         Ok((directory, names))
     }
 
-    /// Reads the file of one name in a shard; `None` if the file is gone.
+    /// Reads the file with this name in a shard; `None` if it was removed meanwhile.
     pub(super) fn file_at(
         &self,
         shard: &str,
@@ -183,8 +184,8 @@ impl FileStore {
         let path = self.root.path().join(shard).join(name);
         let stat = match directory.stat_with_times(name) {
             Ok(stat) => stat,
-            // The listing replaced bytes that are not UTF-8, so the name is not found. No file of this crate has such a
-            // name.
+            // The listing has replaced bytes that are not UTF-8, so the file is not found by this name. No file of this
+            // crate has such a name.
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.contains('\u{fffd}') => {
                 return Ok(Some(ScannedFile {
                     path,

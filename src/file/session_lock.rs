@@ -25,7 +25,7 @@ use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
 
-/// How a caller names a session: requests by the secret id, maintenance tools by the public id.
+/// How a caller names a session: requests by the secret id, administration by the public id.
 #[derive(Clone, Copy)]
 pub(super) enum SessionRef<'a> {
     Id(&'a SessionId),
@@ -39,11 +39,12 @@ impl<'a> SessionRef<'a> {
             Self::PublicId(id) => id,
         }
     }
-    /// Whether an error of a maintenance call means that the file is larger than that of any session.
+    /// Whether an error of an operation by public id means that the file is larger than that of any session.
     pub(super) fn is_oversized(self, error: &Error) -> bool {
         error.kind() == ErrorKind::TooLarge && matches!(self, Self::PublicId(_))
     }
-    /// The secret id, by which the cache is keyed. By a public id an entry can be invalidated but not removed.
+    /// The secret id, which is the key of the cache. With a public id alone, an entry can be invalidated, but not
+    /// removed.
     pub(super) fn session_id(self) -> Option<&'a SessionId> {
         match self {
             Self::Id(session) => Some(session),
@@ -52,23 +53,22 @@ impl<'a> SessionRef<'a> {
     }
 }
 
-/// A session file with its lock and its newest version.
-///
-/// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
-/// file unlocked.
+/// A locked session file, with its newest version. The fields are dropped in this order: the lock of the file before
+/// the turn in the queue, so that the next thread of this process finds the file unlocked.
 pub(super) struct Locked<'a> {
     pub(super) store: &'a FileStore,
     pub(super) session: SessionRef<'a>,
     pub(super) id: PublicId,
-    /// The stamp of the session's cell, read before the path was opened. So no later end of the session goes unnoticed.
+    /// The stamp of the session, read before the file was opened. So every later end of the session makes it differ
+    /// from the counters.
     pub(super) stamp_before_open: Stamp,
-    /// The time at which the stamp was read, in microseconds since 1970.
+    /// The time at which that stamp was read, in microseconds since 1970.
     pub(super) opened_at: u64,
     pub(super) invalidated: Cell<bool>,
-    /// Flags of the inode that were found under this lock: whether a sync of it failed.
+    /// Flags of the inode that were set under this lock: that a sync failed.
     pub(super) new_flags: Cell<State>,
     pub(super) file: LockedFile,
-    /// The file that has replaced this one. It was locked before it got the name, so the next writer waits until the
+    /// The larger file that has replaced this one. It was locked before it got the name, and stays locked until the
     /// copies are invalidated.
     pub(super) successor: OnceCell<LockedFile>,
     _turn: Turn<'a>,
@@ -77,7 +77,8 @@ pub(super) struct Locked<'a> {
     pub(super) slot: usize,
     pub(super) slot_size: usize,
     pub(super) newest: Decoded,
-    /// Until then no forced delete can have ignored the lock: one that waits for it does so for longer.
+    /// Until this time no forced delete can have ignored the lock, because its own wait for the lock is at least as
+    /// long.
     pub(super) unforced_until: Instant,
 }
 
@@ -86,15 +87,15 @@ impl Locked<'_> {
         (slot * self.slot_size) as u64
     }
 
-    /// Syncs the directory, so that the session's name durably leads to this file.
+    /// Syncs the directory, so that after a power cut the session's name leads to this file.
     pub(super) fn sync_name(&self, shard: &Directory) -> Result<()> {
         let synced = if self.state().has(State::REPLACES) { shard.sync_changed_name() } else { shard.sync() };
         synced
             .map_err(|error| self.store.root.unknown("sync the directory of session file", &self.path, error))
     }
 
-    /// Syncs the newest version, unless it is known to be on the disk. Returns whether it is there. After a failed sync
-    /// of this inode, also by another process, the result is `false`, because a later sync proves nothing.
+    /// Syncs the newest version, unless the flags say that it is on the disk. Returns whether it is there. If a sync of
+    /// this inode has failed, in any process, the result is `false`, because a later sync proves nothing.
     pub(super) fn sync_newest(&self) -> bool {
         let state = self.newest.state;
         if state.has(State::SYNC_FAILED) {
@@ -107,16 +108,15 @@ impl Locked<'_> {
         is_synced
     }
 
-    /// Marks the file for later saves, because a sync of it failed. The mark is written at once, because this process
-    /// may be killed before the session is in another inode.
+    /// Sets the flag "a sync failed" in the file, for later saves. The flag is written at once, because this process
+    /// may be killed before it has written the session to another file.
     pub(super) fn mark_sync_failed(&self) {
         self.new_flags.set(State::SYNC_FAILED);
         write_state(&self.file, self.offset(self.slot), self.state());
     }
 
-    /// Marks both slots for a failed sync, if the other slot has a version that was written and not synced. That
-    /// version would be taken for the newest, also by a writer that waits for the lock. So its slot is marked first,
-    /// then voided.
+    /// Sets the flag "a sync failed" in both slots, if the other slot has a version that was written and not synced.
+    /// Another process would take that version for the newest. So its slot is flagged first, and then voided.
     pub(super) fn mark_both_sync_failed(&self) {
         let other = self.offset(1 - self.slot);
         write_state(&self.file, other, State::SYNC_FAILED.and(State::RETIRING));
@@ -124,12 +124,12 @@ impl Locked<'_> {
         void_slot(&self.file, other, self.slot_size);
     }
 
-    /// The flags of the inode, including those that were found under this lock.
+    /// The flags of the inode, with those that were set under this lock.
     pub(super) fn state(&self) -> State {
         self.newest.state.and(self.new_flags.get())
     }
 
-    /// Marks the file as retiring, so that writers that wait for its lock check whether the path still leads to it.
+    /// Sets the flag "retiring". Writers that wait for this lock then check whether the path still leads to the file.
     pub(super) fn retire(&self) -> io::Result<()> {
         let state = self.state().and(State::RETIRING);
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
@@ -142,12 +142,12 @@ impl Locked<'_> {
     pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
         let saves = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Saved)?;
         self.invalidated.set(true);
-        // The stamp keeps the number of the counters file that `ends` was read from. With the number of a newer file,
-        // it would be compared with counters that count from another start.
+        // The stamp keeps the number of the generations file from which `ends` was read. If it had the number of a
+        // newer file, it would be compared with counters in which `ends` has another start.
         Ok(Stamp { saves, ..self.stamp_before_open })
     }
 
-    /// Invalidates all copies of an ended session, when no version of it can be read any more.
+    /// Invalidates all copies of a session that has ended: no process can read a version of it any more.
     pub(super) fn invalidate_ended(&self) -> Result<()> {
         self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Ended)?;
         self.invalidated.set(true);
@@ -158,21 +158,21 @@ impl Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         if !self.invalidated.get() {
-            // Either nothing was changed, or the caller gets the error of the change.
+            // A failure is ignored: either nothing was changed, or the caller gets the error of the change.
             let _ = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Ended);
         }
     }
 }
 
-/// The result of locking a session's name.
+/// The result of locking the file under a session's name.
 pub(super) enum LockResult<'a> {
-    /// There is no file.
+    /// There is no file under the name.
     Missing,
-    /// A file without a version, or with versions that do not verify.
+    /// The file has no version, or none whose checksum verifies.
     Unreadable(UnreadableFile<'a>),
-    /// The mark of a session that has moved to another id.
+    /// The file has the mark of a session that has moved to another id.
     Moved(MovedFile<'a>),
-    /// A session.
+    /// The file has a session.
     Session(Locked<'a>),
 }
 
@@ -180,7 +180,7 @@ pub(super) enum LockResult<'a> {
 pub(super) struct UnreadableFile<'a> {
     pub(super) file: LockedFile,
     _turn: Turn<'a>,
-    /// Whether the file once held a session. If not, its creation was interrupted, or its session was ended.
+    /// Whether the file has held a session. If not, its creation was interrupted, or its session was ended.
     pub(super) is_damaged: bool,
 }
 
@@ -194,8 +194,8 @@ pub(super) struct MovedFile<'a> {
 }
 
 impl FileStore {
-    /// Locks a session for a save; `None` if it has no version, which invalidates its copies. With an open `shard` the
-    /// file is found faster.
+    /// Locks a session for a save; `None` if its file has no version, which also invalidates its copies. The file is
+    /// opened faster if the caller has opened its `shard`.
     pub(super) fn lock_live<'a>(
         &'a self,
         session: &'a SessionId,
@@ -204,15 +204,15 @@ impl FileStore {
         let session = SessionRef::Id(session);
         match self.lock_session(session, shard, Instant::now() + self.options.lock_wait)? {
             LockResult::Session(locked) => Ok(Some(locked)),
-            // The caller had a copy, so other processes may have one too, for example if the file was removed outside
-            // the library.
+            // The caller has found the session before, so other processes may have cached it. Its file may have been
+            // removed outside the library, without an invalidation.
             LockResult::Missing | LockResult::Unreadable(_) | LockResult::Moved(_) => {
                 self.invalidate_absent(session).map(|()| None)
             }
         }
     }
 
-    /// Invalidates the copies of a session that has no version.
+    /// Invalidates the copies of a session whose file has no version.
     pub(super) fn invalidate_absent(&self, session: SessionRef<'_>) -> Result<()> {
         self.coherence.invalidate(&session.public_id(), session.session_id(), Cause::Ended).map(drop)
     }
@@ -228,8 +228,8 @@ impl FileStore {
         // the cache.
         self.queues.check_process()?;
         self.check_may_write()?;
-        let known = session.session_id().and_then(|session| self.coherence.known(session));
-        let id = known.as_ref().map_or_else(|| session.public_id(), |known| known.id);
+        let copy = session.session_id().and_then(|session| self.coherence.peek_copy(session));
+        let id = copy.as_ref().map_or_else(|| session.public_id(), |copy| copy.id);
         let (turn, path) = (self.queues.turn(&id, deadline)?, SessionPath::of(&id));
         loop {
             let (stamp_before_open, opened_at) =
@@ -238,7 +238,7 @@ impl FileStore {
                 return Ok(LockResult::Missing);
             };
             let unforced_until = Instant::now() + LOCK_WAIT_MIN;
-            let view = |bytes: &[u8]| slots::view(bytes, &id, known.as_ref().map(Cached::known));
+            let view = |bytes: &[u8]| slots::view(bytes, &id, copy.as_ref().map(Cached::known));
             let looked = self.look_under_lock(session, &path, &file, view);
             let (view, size, is_here) = looked.inspect_err(|_| {
                 // The previous holder of the lock may have been killed before it invalidated the copies.
@@ -271,14 +271,15 @@ impl FileStore {
                 View::Moved(view) if is_here => {
                     return Ok(LockResult::Moved(MovedFile { id, file, _turn: turn, path, view }));
                 }
-                // The file was replaced or removed between opening and locking it, so the path is opened again.
+                // The path leads to another file now, or to none: the file was replaced or removed between opening and
+                // locking it. So the path is opened again.
                 _ if Instant::now() > deadline => return Err(busy()),
                 _ => {}
             }
         }
     }
 
-    /// Opens a session's file and locks it; `None` if there is none.
+    /// Opens a session's file and locks it; `None` if there is no file.
     fn open_locked(
         &self,
         id: &PublicId,
@@ -296,8 +297,8 @@ impl FileStore {
         locked.map(Some).map_err(|_| busy().with_path(self.path().join(path.as_str())))
     }
 
-    /// Reads a locked file: its view, its size, and whether the path leads to it. A version without the mark of
-    /// retiring proves that the path does.
+    /// Reads a locked file: its contents, its size, and whether the path leads to it. If its version does not have the
+    /// flag "retiring", the path does.
     fn look_under_lock(
         &self,
         session: SessionRef<'_>,
@@ -315,7 +316,7 @@ impl FileStore {
         Ok((view, size, is_unmarked || self.is_current_file(path, file)?))
     }
 
-    /// Whether a session's path leads to this file, and not to a replacement.
+    /// Whether a session's path leads to this file, and not to another one.
     pub(super) fn is_current_file(&self, path: &SessionPath, file: &File) -> Result<bool> {
         let inode =
             disk::stat(file).map_err(|error| self.root.error("examine session file", path, error))?.inode;
@@ -327,19 +328,21 @@ impl FileStore {
     }
 }
 
-/// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be
-/// written, and the session cannot be written to another file either, the next save does not know of the failed sync.
+/// Writes the state byte of a slot. If that fails, the next power-safe save syncs once more than necessary. One case is
+/// worse: if the flag "a sync failed" cannot be written, and the session cannot be written to another file either, the
+/// next save does not know of the failed sync.
 pub(super) fn write_state(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }
 
-/// Writes a tombstone: ends the session for every process that has the file open or finds it by its name.
+/// Writes a tombstone into a slot. It ends the session for every process that has the file open or opens it by its
+/// name.
 pub(super) fn write_tombstone(file: &File, offset: u64) -> io::Result<()> {
     disk::write_at(file, &slot::tombstone(), offset)
 }
 
-/// Voids a slot after a failed write, so that no reader takes it for a slot that was never written. Best effort: a slot
-/// that cannot be voided stays torn, and a reader treats both alike.
+/// Voids a slot after a failed write, so that readers do not take it for a slot that was never written. Best effort: if
+/// it cannot be voided, the slot stays torn, which readers treat in the same way.
 pub(super) fn void_slot(file: &File, offset: u64, slot_size: usize) {
     let _ = disk::write_at(file, &slot::void(slot_size), offset);
 }

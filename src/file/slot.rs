@@ -1,5 +1,5 @@
-//! The bytes of one slot of a session file: the codec, and the format for readers in other languages. Pure: opens no
-//! file, reads no clock.
+//! The bytes of one slot of a session file (a file has two, each for one version of the session): how they are written
+//! and read. This module opens no file and reads no clock.
 //!
 //! ```text
 //! offset size field
@@ -24,8 +24,8 @@
 //! - The checksum is keyed with the [`PublicId`], so a file copied over another one does not verify. The checksum
 //!   detects damage; it is no signature, because a visitor who knows an id can compute its `PublicId`.
 //! - Each byte of the prefix is compared with a constant (magic, reserved), is in the key (format, slot size, sequence)
-//!   or is the number of bytes that were hashed (length), so no changed one verifies. In front of the record, the
-//!   prefix would cost one more block of BLAKE3.
+//!   or is the number of bytes that were hashed (length), so a slot with a changed byte does not verify. If the prefix
+//!   were hashed with the record, BLAKE3 would need one more block.
 //! - Magic, format, slot size and state have had their places since format 1.
 //! - The bytes behind the record in a slot are left over from older versions and are never read.
 mod mark;
@@ -37,11 +37,11 @@ use crate::id::PublicId;
 use crate::record::{self, Record};
 
 const MAGIC: [u8; 4] = *b"SESS";
-/// Replaces the magic: the session was ended.
+/// The first four bytes of a slot whose session was ended.
 const TOMBSTONE: [u8; 4] = *b"GONE";
-/// Replaces the magic: the session has moved to another id, and does not exist under this one.
+/// The first four bytes of a slot whose session has moved to another id. Under this id it does not exist any more.
 const MOVED: [u8; 4] = *b"MOVE";
-/// Replaces the magic: a write to this slot failed, and it holds no version.
+/// The first four bytes of a slot to which a write has failed. It holds no version.
 const VOID: [u8; 4] = *b"VOID";
 const FORMAT: u16 = 2;
 
@@ -52,33 +52,36 @@ const SEQUENCE_AT: usize = STATE_AT + 1;
 const LENGTH_AT: usize = SEQUENCE_AT + 8;
 const RESERVED_AT: usize = LENGTH_AT + 4;
 const CHECKSUM_AT: usize = RESERVED_AT + 4;
-/// Bytes before the record.
+/// The number of bytes before the record.
 pub(super) const PREFIX_LEN: usize = CHECKSUM_AT + 16;
 const _: () = assert!(PREFIX_LEN == 40, "the table above says 40");
 
-/// Smallest slot: two of them are one 4 KiB block, and most sessions fit.
+/// The size of the smallest slot, in bytes. Two of them are one block of 4 KiB, which is enough for most sessions.
 pub(super) const SLOT_MIN: usize = 2048;
-/// Largest slot: 32 MiB, for the largest record limit of 16 MiB and its prefix.
+/// The size of the largest slot: 32 MiB, enough for the highest limit of a record, 16 MiB, and the prefix.
 pub(super) const SLOT_MAX: usize = 1 << 25;
 const _: () =
     assert!(record::BYTES_MAX >= SLOT_MAX - PREFIX_LEN, "a slot holds no record that is larger than any");
 
-/// Facts about a slot beyond its contents: kept in the slot's state byte, and set in place after a sync.
+/// The flags in the state byte of a slot: facts about the slot and its file that are not part of the contents. They are
+/// changed in place, after a sync for example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State(u8);
 
 impl State {
-    /// Just written: no byte is known to have reached the disk.
+    /// No flag is set: the slot was just written, and may not be on the disk.
     pub(super) const WRITTEN: Self = Self(0);
     /// The slot's contents were synced.
     pub(super) const DATA_SYNCED: Self = Self(1);
-    /// The directory entry of this inode was synced, which holds for every later slot of the same inode.
+    /// The name of this file was synced. Later slots of the same file inherit the flag.
     pub(super) const NAME_SYNCED: Self = Self(2);
-    /// The inode is being replaced or unlinked. A lock holder must check that the path still leads to it.
+    /// The file is about to be replaced or unlinked, so a lock on it is not enough: its holder must check that the path
+    /// still leads to the file.
     pub(super) const RETIRING: Self = Self(4);
-    /// A sync of this inode failed, so another sync of it proves nothing.
+    /// A sync of this file has failed, so a further sync of it proves nothing.
     pub(super) const SYNC_FAILED: Self = Self(8);
-    /// This inode replaced another one. Until its name is synced, a power cut may give the name back to the other.
+    /// This file has replaced another one. Until its name is synced, a power cut may give the name back to the other
+    /// file.
     pub(super) const REPLACES: Self = Self(16);
 
     pub(super) fn has(self, flags: Self) -> bool {
@@ -91,7 +94,7 @@ impl State {
     pub(super) fn inherited(self) -> Self {
         Self(self.0 & (Self::NAME_SYNCED.0 | Self::SYNC_FAILED.0 | Self::REPLACES.0))
     }
-    /// Whether a power cut may give the name to an older inode.
+    /// Whether a power cut may give the name back to an older file.
     pub(super) fn name_may_fall_back(self) -> bool {
         self.has(Self::REPLACES) && !self.has(Self::NAME_SYNCED)
     }
@@ -100,21 +103,21 @@ impl State {
     }
 }
 
-/// The claim of a slot's first bytes, before anything is verified.
+/// What the first bytes of a slot state, before its checksum is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// All bytes of the prefix are zero: never written.
+    /// All bytes of the prefix are zero, so the slot was never written.
     Empty,
-    /// A tombstone: the session is ended, whatever the other slot holds.
+    /// A tombstone: the session has ended, whatever the other slot holds.
     Ended,
-    /// The mark of a moved session: it is ended under this id, whatever the other slot holds, and whether the mark
-    /// verifies or not.
+    /// The mark of a moved session. It has ended under this id, whatever the other slot holds, and whether the mark's
+    /// checksum verifies or not.
     Moved,
-    /// Our magic with a format newer than ours.
+    /// A version in a newer format than this crate writes.
     Newer,
-    /// Our magic with the format of an earlier version of this crate.
+    /// A version in a format that an earlier version of this crate has written.
     Older,
-    /// Our magic and format, with the sequence that the slot claims.
+    /// A version in the format of this crate, with the sequence number that the slot states.
     Sequence(u64),
     /// Any other bytes.
     Other,
@@ -124,35 +127,35 @@ pub(super) enum Claim {
 /// because the checksum is a cryptographic hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
-    /// 1 for the first one, then one more with each save.
+    /// The number of the version: 1 for the first one, and one more with each save.
     pub(super) sequence: u64,
     checksum: [u8; 16],
 }
 
 impl Version {
-    /// The version that a slot claims to hold, unverified.
+    /// The version that a slot states. It is not verified.
     pub(super) fn claimed(slot: &[u8]) -> Self {
         Self { sequence: u64::from_le_bytes(field(slot, SEQUENCE_AT)), checksum: field(slot, CHECKSUM_AT) }
     }
-    /// The sequence of the next version; `None` if there is none, because the largest number is no sequence.
+    /// The sequence number of the next version; `None` if the numbers are used up, because the largest one is not used.
     pub(super) fn next_sequence(&self) -> Option<u64> {
         self.sequence.checked_add(1).filter(|next| *next != u64::MAX)
     }
 }
 
-/// A slot that verified.
+/// The contents of a slot whose checksum was verified.
 #[derive(Debug)]
 pub(super) struct Decoded {
-    /// The record; it shares its bytes with the cached copy if that had the same version.
+    /// The record. If the caller had a cached copy of this version, the record shares its bytes.
     pub(super) record: Record,
     pub(super) version: Version,
     pub(super) state: State,
 }
 
-/// The part of a record's size to which a store's limits apply: the visitor's entries.
+/// The sizes of a record that a store's limits apply to: those of the visitor's entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
-    /// Bytes with the prefix, but without those of the user and the device note.
+    /// The number of bytes with the prefix, but without the user's name and the device note.
     pub(super) bytes: usize,
     pub(super) entries: usize,
 }
@@ -164,18 +167,18 @@ impl Extent {
     }
 }
 
-/// The fields of a slot beside the record.
+/// The fields of a slot beside its record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header<'a> {
-    /// The session of the record; part of the checksum.
+    /// The public id of the session. It is part of the checksum's key.
     pub(super) id: &'a PublicId,
     pub(super) sequence: u64,
     pub(super) state: State,
-    /// Least size of the slot in bytes; 0 for the smallest slot that holds the record.
+    /// The smallest size of the slot, in bytes; 0 if any slot will do that is large enough for the record.
     pub(super) slot_size_min: usize,
 }
 
-/// A version as it lies in a slot: the prefix, and the record's own bytes, which are not copied.
+/// A version as it is written to a slot: the prefix, and the bytes of the record, which are shared and not copied.
 #[derive(Debug)]
 pub(super) struct Encoded {
     prefix: [u8; PREFIX_LEN],
@@ -183,18 +186,18 @@ pub(super) struct Encoded {
 }
 
 impl Encoded {
-    /// The slot size that [`encode`] chose.
+    /// The size of the slot that [`encode`] has chosen, in bytes.
     pub(super) fn slot_size(&self) -> usize {
         1 << self.prefix[SLOT_SIZE_AT]
     }
     pub(super) fn version(&self) -> Version {
         Version::claimed(&self.prefix)
     }
-    /// The prefix and the record, in the order in which they lie in the slot.
+    /// The bytes of the prefix and of the record, in the order in which they are in the slot.
     pub(super) fn parts(&self) -> [&[u8]; 2] {
         [&self.prefix, self.record.as_bytes()]
     }
-    /// The same version with another state, which the checksum does not cover.
+    /// The same version with other flags. The checksum does not cover them.
     pub(super) fn with_state(mut self, state: State) -> Self {
         self.prefix[STATE_AT] = state.to_byte();
         self
@@ -235,7 +238,7 @@ pub(super) fn encode(record: &Record, header: &Header<'_>, bytes_max: usize) -> 
     Ok(Encoded { prefix, record: record.clone() })
 }
 
-/// The prefix of a slot that ends its session.
+/// The first bytes of a slot that ends its session.
 pub(super) fn tombstone() -> [u8; PREFIX_LEN] {
     let mut prefix = [0; PREFIX_LEN];
     put(&mut prefix, 0, TOMBSTONE);
@@ -255,12 +258,12 @@ fn log2(slot_size: usize) -> u8 {
     u8::try_from(slot_size.trailing_zeros()).expect("at most 63")
 }
 
-/// Whether a slot claims its actual size.
+/// Whether the size that a slot states is its actual size.
 pub(super) fn claims_size(slot: &[u8]) -> bool {
     claimed_size(slot) == Some(slot.len())
 }
 
-/// The size that a slot claims.
+/// The size that a slot states; `None` if it is no valid size.
 pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
     1_usize.checked_shl(slot[SLOT_SIZE_AT].into())
 }
@@ -326,15 +329,15 @@ pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
 
 /// Verifies a slot with this body, and returns its version, or the reason why it is refused.
 fn verified(slot: &[u8], body: &[u8], id: &PublicId) -> Result<Version, &'static str> {
-    // The checksum does not cover these.
+    // The checksum does not cover the reserved bytes, so they are checked here.
     if slot[RESERVED_AT..CHECKSUM_AT] != [0; CHECKSUM_AT - RESERVED_AT] {
         return Err("reserved bytes are in use");
     }
     if checksum(slot, body, id) != field::<16>(slot, CHECKSUM_AT) {
         return Err("checksum mismatch");
     }
-    // The checksum matches, so the bytes are those that were written. The checks below fail only on crafted bytes or
-    // those of a future version.
+    // The checksum matches, so these bytes were written on purpose. The checks below fail only for crafted bytes, and
+    // for those of a later version of this crate.
     let version = Version::claimed(slot);
     if matches!(version.sequence, 0 | u64::MAX) {
         return Err("a sequence that no save reaches");
@@ -349,12 +352,13 @@ fn other_format(slot: &[u8], kind: ErrorKind) -> Error {
         .with_reason(format!("it has format {format}, this version knows {FORMAT}"))
 }
 
-/// The flags in a slot's state byte.
+/// The flags in the state byte of a slot.
 pub(super) fn state(slot: &[u8]) -> State {
     State(slot[STATE_AT])
 }
 
-/// The checksum of a version: of its record, under a key of the id and the fields from the format to the sequence.
+/// Computes the checksum of a version: that of its record, with a key that is derived from the session's id and the
+/// fields of the prefix from the format to the sequence.
 fn checksum(prefix: &[u8], record: &[u8], id: &PublicId) -> [u8; 16] {
     const FIELDS: usize = LENGTH_AT - FORMAT_AT;
     let mut key = [0; PublicId::LEN + FIELDS];
@@ -447,7 +451,8 @@ mod tests {
     fn every_bit_flip_is_refused_but_in_state_and_padding() {
         let good = slot(&sample());
         let used = encoded(&sample()).to_vec().len();
-        // Under an interpreter, a few that share no factor with the bits of a byte.
+        // Under Miri, only some bits are flipped. The step has no common divisor with the bits of a byte, so that each
+        // of them is flipped somewhere.
         for bit in (0..good.len() * 8).step_by(if cfg!(miri) { 331 } else { 1 }) {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -456,7 +461,8 @@ mod tests {
         }
     }
 
-    /// Computed from the byte map alone, as a reader in another language would.
+    /// The expected value is computed from the description of the format alone, as a reader in another language would
+    /// do it.
     #[test]
     fn the_checksum_is_the_one_that_the_format_describes() {
         let (slot, record) = (slot(&sample()), sample());
@@ -468,8 +474,8 @@ mod tests {
         assert_eq!(slot[24..40], hash.as_bytes()[..16]);
     }
 
-    /// Each field of the prefix that is in the checksum's key: a slot with another value is refused by the checksum
-    /// alone.
+    /// For each field of the prefix that is in the checksum's key: if it has another value, the checksum does not
+    /// verify.
     #[test]
     fn format_slot_size_and_sequence_are_part_of_the_checksum() {
         let (slot, record) = (slot(&sample()), sample());
@@ -516,7 +522,7 @@ mod tests {
                 format!("failed to decode session record: it has format {format}, this version knows 2");
             assert_eq!(error.to_string(), text);
         }
-        // A slot whose record alone has a later layout: for this version that is no damage.
+        // Only the record has a later layout, and not the slot. This version must not report that as damage.
         let mut record = sample().as_bytes().to_vec();
         record[0] += 1;
         assert_eq!(decode(&sealed(7, &record, &id()), &id()).unwrap_err().kind(), ErrorKind::NewerFormat);
@@ -534,7 +540,7 @@ mod tests {
         record.set_device_note("note").unwrap();
         let bytes = encode(&record, &first, SLOT_MAX).unwrap().to_vec();
         assert_eq!(encode(&record, &first, SLOT_MAX).unwrap().slot_size(), 4096);
-        // Without the user and the note: "ada", "note".
+        // The user's name, "ada", and the device note, "note", have 7 bytes and are not counted.
         let counted = bytes.len() - 7;
         assert_eq!(Extent::of(&record).bytes, counted);
         assert!(encode(&record, &first, counted).is_ok());
@@ -570,7 +576,7 @@ mod tests {
         assert_eq!(sealed(7, &[0; SLOT_MIN], &id()).len(), 2 * SLOT_MIN);
     }
 
-    /// The reason for which a slot is refused that was changed before it was sealed: its checksum is good.
+    /// Makes a slot from these parts with a valid checksum, and returns the reason for which it is refused.
     #[track_caller]
     fn refusal_of_sealed(sequence: u64, reserved: [u8; 4], record: &[u8]) -> String {
         let mut bytes = sealed(sequence, record, &id());
@@ -629,7 +635,7 @@ mod tests {
         let mut of_another_size = slot(&sample());
         of_another_size[SLOT_SIZE_AT] += 1;
         assert_eq!(refusal(&of_another_size), (Claim::Sequence(7), text("its size is not that of the slot")));
-        // Too large for any shift.
+        // A number beyond the size of any shift.
         of_another_size[SLOT_SIZE_AT] = u8::MAX;
         assert!(!claims_size(&of_another_size));
         let mut one_bit = vec![0; SLOT_MIN];

@@ -1,4 +1,5 @@
-//! Twin slots in one file: finds the newest version, and decides whether a reader may trust it. Pure.
+//! The two slots of a session file: finds the newest version in the file's bytes, and decides whether a reader without
+//! a lock may use it. This module does no I/O.
 //!
 //! A file is two slots of equal size S and nothing else. A save writes the slot that is *not* the newest, with the next
 //! sequence number. So a version is never overwritten by its successor, and a torn write harms no version that was
@@ -36,37 +37,37 @@ use crate::record::Record;
 /// The contents of a session file.
 #[derive(Debug)]
 pub(super) enum View {
-    /// No version: an unfinished creation, or an ended session of which only the name is left.
+    /// There is no version: the creation of the session was interrupted, or the session has ended.
     Empty,
-    /// Neither slot verifies and at least one is not empty; or the size is not that of a session file.
+    /// No slot has a version that verifies, and at least one is not empty; or no session file has this size.
     Damaged,
-    /// No version: the session has moved to another id.
+    /// There is no version, because the session has moved to another id.
     Moved(MovedView),
-    /// The newest version.
+    /// There is a newest version.
     Valid {
         /// The slot of this version: 0 or 1.
         slot: usize,
         /// The decoded version.
         newest: Decoded,
-        /// Whether a reader without a lock may trust it.
+        /// Whether a reader without a lock may use it: no save can have been under way.
         settled: bool,
     },
 }
 
-/// The mark of a moved session, as it lies in its file.
+/// The mark of a moved session, and its place in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MovedView {
     pub(super) mark: Mark,
     /// The slot of the mark: 0 or 1.
     pub(super) slot: usize,
     pub(super) slot_size: usize,
-    /// The flags of the inode.
+    /// The flags of the file's inode.
     pub(super) state: State,
-    /// Whether the other slot is a tombstone. It becomes one when the mark is synced and the copies are invalidated.
+    /// Whether the other slot has a tombstone. It is written after the mark was synced and the copies were invalidated.
     pub(super) is_complete: bool,
 }
 
-/// A version that was verified before.
+/// A version that this process has verified before.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     pub(super) version: Version,
@@ -93,7 +94,7 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
             return Err(slot::decode(first, id).expect_err("another format is refused"));
         }
         _ if slot::is_cut(first, id) => {
-            // After the beginning of a first version there is no other version.
+            // If the file is only the beginning of one with a first version, it has no other version.
             let is_beginning = is_beginning(file) && slot::decode(second, id).is_err();
             return Ok(if is_beginning { View::Empty } else { View::Damaged });
         }
@@ -109,7 +110,8 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
     for slot in by_claim {
         let newest = match decode(slots[slot], id, known) {
             Ok(newest) => newest,
-            // The record has a later layout. The version before it must not be taken for the newest.
+            // A newer version of this crate has written the newest record. The version before it must not be returned
+            // as the newest.
             Err(error) if error.kind() == ErrorKind::NewerFormat => return Err(error),
             Err(_) => continue,
         };
@@ -123,7 +125,7 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
     Ok(View::Damaged)
 }
 
-/// The view of a file that has no version: the mark of a moved session, if there is one that verifies.
+/// The contents of a file that has no version: the mark of a moved session, if one verifies.
 #[cold]
 fn ended(slots: [&[u8]; 2], id: &PublicId) -> View {
     let mark_in = |slot: usize| {
@@ -135,18 +137,17 @@ fn ended(slots: [&[u8]; 2], id: &PublicId) -> View {
     mark_in(0).or_else(|| mark_in(1)).map_or(View::Empty, View::Moved)
 }
 
-/// Whether these bytes claim to be a whole file, and not the first part of a larger one. For other bytes, the caller
-/// asks for the file's size. The claim of the second slot is not used, because that slot may be the middle of the
-/// first.
+/// Whether these bytes state a size that equals their number. Then they are a whole file, and not the first part of a
+/// larger one. Only the first slot is asked, because the second one may be the middle of the first.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     split(bytes).is_some_and(|(first, _)| {
         matches!(slot::claim(first), Claim::Sequence(_)) && slot::claims_size(first)
     })
 }
 
-/// Whether these bytes are the result of an interrupted creation that was never acknowledged. A file is made with one
-/// write and never truncated. So the bytes are the first part of a file whose only version is the first, and which was
-/// never synced.
+/// Whether these bytes are the result of an interrupted creation. A new file is written with one write, and never
+/// truncated. So they are the first part of a file that has only its first version, and that was never synced or
+/// acknowledged.
 fn is_beginning(file: &[u8]) -> bool {
     file.len() < 2 * SLOT_MIN
         || slot::claim(file) == Claim::Sequence(1)
@@ -154,7 +155,7 @@ fn is_beginning(file: &[u8]) -> bool {
             && slot::claimed_size(file).is_some_and(|size| size <= SLOT_MAX && file.len() < 2 * size)
 }
 
-/// Decodes a slot; a known version is not verified again.
+/// Decodes a slot. The version `known` is not verified again.
 fn decode(bytes: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<Decoded> {
     match (slot::claim(bytes), known) {
         (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(bytes) == version => {
@@ -184,7 +185,7 @@ mod tests {
     fn id() -> PublicId {
         PublicId::digest(b"a session")
     }
-    /// One slot whose deadline says its sequence.
+    /// A slot with this sequence, whose record has the sequence as its deadline.
     fn slot(sequence: u64) -> Vec<u8> {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(sequence.min(1 << 40)));
         let mut bytes = slot::encode(
@@ -275,7 +276,7 @@ mod tests {
             assert_eq!((of(&torn_mark, &other), of(&other, &torn_mark)), (None, None));
         }
         assert_eq!(of(&torn_mark, &marked(7)), Some((1, false)));
-        // A file of another version is left to that version.
+        // A file of another format is not changed.
         let mut newer = slot(2);
         newer[4] = 9;
         for file in [[marked(7), newer.clone()].concat(), [newer, marked(7)].concat()] {
@@ -294,7 +295,7 @@ mod tests {
             longer[..whole.len()].copy_from_slice(&whole);
             assert!(matches!(view(&longer, &id(), None).unwrap(), View::Damaged), "{length}");
         }
-        // Of the largest size there is: nothing in it yet.
+        // A file of zeros, of the largest possible size, has no version.
         assert!(matches!(view(&vec![0; 2 * SLOT_MAX], &id(), None).unwrap(), View::Empty));
     }
 
@@ -321,8 +322,8 @@ mod tests {
         assert!(matches!(part(1, State::WRITTEN, 16 * SLOT_MIN), View::Damaged));
     }
 
-    /// A visitor who knows the id can store the likeness of a slot, and wait until a disk loses the second half of the
-    /// file.
+    /// A visitor who knows the id can store a text that looks like a slot, and hope that a disk loses the second half
+    /// of the file.
     #[test]
     fn bytes_inside_a_slot_are_never_a_version() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
@@ -343,8 +344,8 @@ mod tests {
         for byte in 0..PREFIX_LEN {
             let mut torn = first.clone();
             torn[byte] ^= 4;
-            // Without its magic it says nothing of its size: that is 4 bytes of one sector, which all versions begin
-            // with.
+            // The first 4 bytes are the magic. Without it, a slot states no size. They are in one sector, and the same
+            // in all versions, so they are not torn.
             let magic = byte < 4;
             let size = byte == 6;
             match cut(&torn) {
@@ -359,12 +360,12 @@ mod tests {
         let mut voided = first.clone();
         voided[..PREFIX_LEN].copy_from_slice(&slot::void(2 * SLOT_MIN));
         assert!(matches!(cut(&voided), Ok(View::Damaged)));
-        // As large as a slot may be, and not larger: that is no size.
+        // The first slot states the largest possible size, or a size that no slot has.
         for (size, is_cut) in [(SLOT_MAX, true), (2 * SLOT_MAX, false)] {
             voided[..PREFIX_LEN].copy_from_slice(&slot::void(size));
             assert_eq!(matches!(cut(&voided), Ok(View::Damaged)), is_cut, "{size}");
         }
-        // A save that failed in the first slot of a file that is whole leaves the second one.
+        // The first slot of a whole file has a failed save, and the second slot has a version.
         voided[..PREFIX_LEN].copy_from_slice(&slot::void(SLOT_MIN));
         assert!(matches!(cut(&voided), Ok(View::Valid { slot: 1, settled: false, .. })));
     }
@@ -388,11 +389,11 @@ mod tests {
         for (bytes, want) in [
             ([slot(1), slot(2)].concat(), true),
             ([slot(1), empty()].concat(), true),
-            // The second may be the middle of the first, which says nothing.
+            // The second slot may be the middle of the first, so it is not asked.
             ([empty(), slot(1)].concat(), false),
             ([ended.clone(), slot(1)].concat(), false),
             (large(4 * SLOT_MIN), true),
-            // The first page of it, and what would be a second one.
+            // The first page of a larger file, and its first two pages.
             (large(2 * SLOT_MIN), false),
             ([large(SLOT_MIN), slot(2)].concat(), false),
             ([empty(), large(SLOT_MIN)].concat(), false),
@@ -420,11 +421,11 @@ mod tests {
                 _ => None,
             };
         assert_eq!(found(slot(3), slot(4)), Some((4, true)));
-        // Its payload was damaged since it was verified: the verified record is returned.
+        // The payload was damaged after it was verified, so the verified record is returned.
         assert_eq!(found(slot(3), torn(4)), Some((4, true)));
         assert_eq!(found(slot(5), slot(4)), Some((5, false)));
         assert_eq!(found(slot(3), torn(2)), Some((3, false)));
-        // The same sequence, of another history: a backup was put in place of the file.
+        // A slot with the same sequence and another content: a backup was put in place of the file.
         let mut other = slot(4);
         other[LENGTH] ^= 1;
         assert_eq!(found(slot(3), other.clone()), Some((4, true)), "the checksum decides");

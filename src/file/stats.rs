@@ -2,31 +2,30 @@
 use super::read_cache::ReadCache;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How the loads of one open store were answered, and the contents of its cache.
-///
-/// A snapshot: while other threads work, the numbers may be of slightly different instants.
+/// The numbers of loads of one open store, and the contents of its cache. While other threads work, the numbers may be
+/// from slightly different instants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Loads answered by a copy in memory.
+    /// Loads that were answered from the cache.
     pub hits: u64,
-    /// Loads of well-formed ids that read the session's record from its file, or found none.
+    /// Loads of well-formed ids that read the session file, or found none.
     pub misses: u64,
-    /// Misses with a stale copy in the cache: the session was saved or ended since, or one that shares its counter was,
-    /// or the copy had reached the age limit, or it had expired.
+    /// Misses for which the cache had a copy that could not be returned: the session was saved or ended since, or
+    /// another one that shares its counter was, or the copy was a minute old or had expired.
     pub invalidations: u64,
-    /// Copies that were dropped to stay within [`cache_bytes`](super::FileStoreOptions::cache_bytes).
+    /// Copies that were evicted to stay within [`cache_bytes`](super::FileStoreOptions::cache_bytes).
     pub evictions: u64,
-    /// Copies in memory now.
+    /// Copies in the cache now.
     pub copies: usize,
-    /// Memory that the cached sessions take, in bytes, with the cache's tables.
+    /// Bytes of memory that the cache takes, with its tables.
     pub copies_bytes: usize,
     /// Sessions that could not be inserted in the expiry index or in the user index (a full disk, say). A sweep finds
     /// them up to 256 hours later.
     pub index_failures: u64,
 }
 
-/// The counts of loads that read a file; the cache has the others.
+/// The counts of loads that read a file. The other counts are in the cache.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     misses: AtomicU64,
@@ -34,7 +33,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Counts a load that read a session file, and whether there was a copy.
+    /// Counts a load that read a session file. `had_copy` tells whether the cache had a copy that could not be
+    /// returned.
     pub(super) fn count_read(&self, had_copy: bool) {
         self.misses.fetch_add(1, Ordering::Relaxed);
         self.invalidations.fetch_add(u64::from(had_copy), Ordering::Relaxed);

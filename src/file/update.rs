@@ -19,11 +19,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
 use crate::store::{Change, Live, Verdict};
 
-/// How a save under the lock ended.
+/// The outcome of a save under the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SaveOutcome {
     Saved,
-    /// A forced delete has ended the session; the save did not bring it back.
+    /// A forced delete has ended the session. The save was written to a file without a name, and has no effect.
     Deleted,
 }
 
@@ -50,10 +50,10 @@ impl FileStore {
             Verdict::Keep => return self.keep(&locked, power_safe),
             Verdict::Write => {}
         }
-        // An update is no login, whatever the change has set.
+        // The record keeps its cut-off number: an update is not a login, even if the change has set another user.
         record.set_cut_off(cut_off);
-        // A shortened deadline is synced. The name of an expired session is later removed without a sync, so an older
-        // version that a power cut brings back must not live longer.
+        // A save that moves the deadline to an earlier time is synced. A sweep later removes the expired session's name
+        // without a sync. So an older version, which a power cut may bring back, must not live longer.
         let entry = Entry { id, deadline: record.deadline_micros() };
         let shortens = entry.deadline < deadline;
         let power_safe = power_safe || shortens && self.options.sync_security_events;
@@ -77,9 +77,10 @@ impl FileStore {
             return Ok(None);
         }
         let stamp = locked.invalidate_saved()?;
-        // Kept under the lock, so that this copy does not replace that of the next writer.
+        // The copy is put into the cache while the lock is held, so that it cannot replace the copy of the next writer.
         let fresh = Fresh::new(record.clone(), id, version, stamp, locked.opened_at);
-        // A user whom the change has set has not logged in, so an earlier cut-off may have ended the session.
+        // If the change has set another user, that user has not logged in. Then an earlier cut-off of that user may
+        // have ended the session, so the copy is not noted as compared with the cut-offs.
         let is_same_user = record.user() == locked.newest.record.user();
         self.coherence.remember(session, if is_same_user { fresh.checked(view) } else { fresh });
         Ok(Some(Live { record, id }))
@@ -107,8 +108,7 @@ impl FileStore {
         }
         let name_synced = locked.newest.state.has(State::NAME_SYNCED);
         let shard = if name_synced { None } else { Some(self.open_shard(&locked.id)?) };
-        // The older slot may be the only one on the disk, so it must not be overwritten before the newest one is there
-        // too.
+        // The older slot may be the only one on the disk. So before it is overwritten, the newest version is synced.
         if !locked.sync_newest() {
             return self.rebuild(locked, bytes);
         }
@@ -149,12 +149,12 @@ impl FileStore {
         self.confirm_linked(locked)
     }
 
-    /// The sequence of the next version.
+    /// The sequence number of the next version.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] if there is none. No number of saves reaches the last sequence, so the file was made
-    /// outside the library, by a program that knows the checksum.
+    /// [`ErrorKind::Corrupt`] if the numbers are used up. No number of saves reaches the last one, so another program
+    /// has made the file, with a valid checksum.
     fn next_sequence(&self, locked: &Locked<'_>) -> Result<u64> {
         locked.newest.version.next_sequence().ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, "save session file")

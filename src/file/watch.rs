@@ -1,16 +1,17 @@
-//! Watches for changes outside the library: if a session file is removed or replaced, the session's copies are
-//! invalidated.
+//! Watches for changes outside the library: if another program removes or replaces a session file, the cached copies of
+//! the session are invalidated.
 //!
-//! One thread, notify's, gets the events of names that appear and disappear in the 256 shard directories, and turns
-//! them into invalidations (`generations`). Events of openings and of writes in place are not requested, because they
-//! would cost every load and every save. A write *into* a session file outside the library is therefore not noticed.
+//! One thread, that of the crate `notify`, gets an event from the kernel for each name that appears or disappears in
+//! the 256 shard directories, and turns events into invalidations (see `generations`). Events for opening a file, and
+//! for writing into one, are not requested, because they would cost every load and every save. A write *into* a session
+//! file outside the library is therefore not noticed.
 //!
 //! If a session's name is removed, or is the source or target of a rename, the session is invalidated. A created name
 //! invalidates nothing, because a session that did not exist has no copy. The library's own operations invalidate by
-//! themselves, and some of them do so once more through their events. That is harmless: an invalidation costs 0.5 µs,
-//! and the next load one read of the file.
+//! themselves. Some of them also cause events, and so a second invalidation. That is harmless: it costs 0.5 µs, and one
+//! more read of the file by the next load.
 //!
-//! | operation | events | taken as |
+//! | operation | events | result |
 //! |---|---|---|
 //! | save | none | |
 //! | create | create | nothing |
@@ -18,15 +19,15 @@
 //! | delete, rotate, sweep | remove | an invalidation |
 //! | delete without the lock | rename to `.end-…`, remove of that | an invalidation |
 //!
-//! Waking up for each event would make a creation cost two thirds more. So the thread sleeps after an event, and
-//! then gets all events of that time at once.
+//! If the thread woke up for each event, a creation would cost two thirds more. So the thread sleeps for 10 ms after an
+//! event, and then gets all events of that time at once.
 //!
-//! The directory `run` is watched too, so that a new generations file is taken up at once.
+//! The directory `run` is watched too, so that a store switches to a new generations file at once.
 //!
-//! Users of the library do not need the watcher for correctness, so events may be late or lost. If the kernel's queue
-//! overflows, all sessions are invalidated; if a shard directory itself is moved or removed, all sessions of that
-//! shard. A directory that replaces it is watched at the next check of the generations file by a load or save, within
-//! about a second.
+//! Correctness for users of the library does not depend on the watcher, so events may be late or lost. If the kernel's
+//! queue of events overflows, all sessions are invalidated. If a shard directory itself is moved or removed, all
+//! sessions of that shard are. A directory that replaces it is watched as soon as a load or save checks the generations
+//! file, which happens once a second.
 use super::disk::Root;
 use super::generations::{Cause, Generations};
 use super::layout::{GENERATIONS_PATH, RUN, SHARDS, session_at, shard_name, shard_named};
@@ -42,7 +43,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Watches until it is dropped; its thread ends soon after.
+/// A running watcher. When it is dropped, its thread ends soon after.
 pub(super) struct Watcher {
     inotify: Mutex<Option<RecommendedWatcher>>,
     root: PathBuf,
@@ -50,16 +51,16 @@ pub(super) struct Watcher {
     unwatched: Arc<Unwatched>,
 }
 
-/// Names of directories in the root that were moved or removed, and whose replacements are not watched yet.
+/// Names of directories in the root that were moved or removed. The directories that replace them are not watched yet.
 type Unwatched = Mutex<BTreeSet<String>>;
 
 impl Watcher {
-    /// Starts to watch the shards.
+    /// Starts to watch the shards and the directory `run`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] if the user has no inotify instance or watches left, the system has none, or the process no
-    /// thread.
+    /// [`ErrorKind::Io`] if the user has no inotify instance or no watches left, if the system has none, or if no
+    /// thread can be started.
     pub(super) fn start(root: &Root, generations: &Arc<Generations>) -> Result<Self> {
         const OPERATION: &str = "watch session directory";
         let error = |cause: Box<dyn std::error::Error + Send + Sync>| {
@@ -78,8 +79,8 @@ impl Watcher {
             throttle: Throttle::default(),
             _alive: alive,
         };
-        // Events of names that appear and disappear. With these two the kernel already reports renames; `notify` passes
-        // renames on only if they are requested too, and requests nothing more from the kernel.
+        // For creations and removals of names, the kernel reports renames as well. `MODIFY_NAME` requests nothing more
+        // from the kernel; without it, `notify` would not pass renames on.
         let kinds = EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::MODIFY_NAME;
         let config = Config::default().with_event_kinds(kinds).with_follow_symlinks(false);
         let watcher = RecommendedWatcher::new(handler, config).map_err(|cause| error(cause.into()))?;
@@ -87,8 +88,8 @@ impl Watcher {
         for shard in 0..SHARDS {
             watching.watch(&shard_name(shard)).map_err(error)?;
         }
-        // Tests with private counters have no directory `run`. The watch on it notices only changes that are made
-        // outside the library, so processes that use the library do not depend on it.
+        // A store that does not have the directory `run`, as in some tests, starts all the same. The watch on `run`
+        // notices only changes that are made outside the library.
         if watching.watch(RUN).is_err() {
             watching.unwatched.lock().insert(RUN.to_owned());
         }
@@ -104,12 +105,12 @@ impl Watcher {
         Ok(watcher.watch(&self.root.join(name), RecursiveMode::NonRecursive)?)
     }
 
-    /// Watches directories that took the place of moved or removed ones. Events in between were missed, so all sessions
+    /// Watches the directories that have replaced moved or removed ones. Events in between were missed, so all sessions
     /// of such a shard are invalidated.
     pub(super) fn watch_again(&self, generations: &Generations) {
         let names = std::mem::take(&mut *self.unwatched.lock());
         for name in names {
-            // The thread may end by a panic at this moment, and `notify` then panics too.
+            // If the thread of `notify` has just ended by a panic, the call of `notify` panics too.
             let watched = catch_unwind(AssertUnwindSafe(|| self.watch(&name)));
             if !matches!(watched, Ok(Ok(()))) {
                 self.unwatched.lock().insert(name);
@@ -123,25 +124,26 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         let watcher = self.inotify.get_mut().take();
-        // `notify` assumes that its thread runs, and panics otherwise. So the watcher is leaked: a descriptor and a few
-        // hundred bytes.
+        // If the thread of `notify` has ended, dropping its watcher panics. So the watcher is leaked: one descriptor
+        // and a few hundred bytes.
         if self.thread.strong_count() == 0 {
             std::mem::forget(watcher);
         } else {
-            // The thread may be about to end by a panic, which must not be passed on.
+            // The thread may end by a panic at this moment; then dropping the watcher panics, too. The panic must not
+            // reach the caller.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(watcher)));
         }
     }
 }
 
-/// Owned by the thread, and dropped when the thread ends, panics, or fails to start. The watcher holds a weak
-/// reference.
+/// Shows whether the thread of `notify` runs. The thread owns the token, and drops it when it ends or panics, or if it
+/// does not start. The watcher has a weak reference to it.
 struct ThreadToken;
 
-/// Handles the events, in the thread of `notify`.
+/// The function that `notify` calls in its thread for each event.
 struct Handler {
-    /// A weak reference, because the thread outlives the store by a moment, and must neither keep the counters alive
-    /// nor write to them then.
+    /// A weak reference, because the thread ends a moment after the store. It must not keep the counters in memory, or
+    /// write to them, after the store was closed.
     generations: Weak<Generations>,
     unwatched: Arc<Unwatched>,
     throttle: Throttle,
@@ -151,7 +153,8 @@ struct Handler {
 impl EventHandler for Handler {
     fn handle_event(&mut self, event: notify::Result<Event>) {
         let Some(generations) = self.generations.upgrade() else { return };
-        // If an invalidation fails, the next operation on the session invalidates, or the copies reach their age limit.
+        // If an invalidation fails, stale copies are returned until the next operation invalidates the session, or for
+        // a minute.
         let is_current = match invalidation_of(event) {
             Invalidation::Nothing => Ok(true),
             Invalidation::Session(id) => {
@@ -173,8 +176,9 @@ impl EventHandler for Handler {
             }
         };
         if matches!(is_current, Ok(false)) {
-            // This thread takes up no other counters file. The next load or save does, and trusts no older copy.
-            generations.make_due();
+            // The generations file may have been replaced. This thread does not switch to another file; the next load
+            // or save does so at once, and then returns no older copy.
+            generations.make_check_due();
         }
         drop(generations);
         self.throttle.pause_if_due();
@@ -187,12 +191,12 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
-/// Throttle: the thread handles events for 4 ms, which is enough for the thousands of events that the busiest store
-/// causes meanwhile, and then sleeps for 10 ms; that is the latency that it adds at worst.
+/// After it has handled events for [`AWAKE`], the thread sleeps for [`PAUSE`]. In 4 ms it handles the thousands of
+/// events that the busiest store causes in both times. An invalidation is late by 10 ms at most.
 const PAUSE: Duration = Duration::from_millis(10);
 const AWAKE: Duration = Duration::from_millis(4);
 
-/// Pauses the thread after an event, if it has handled events for [`AWAKE`] since the last pause.
+/// Decides after each event whether the thread sleeps.
 #[derive(Default)]
 struct Throttle {
     paused_at: Option<Instant>,
@@ -211,16 +215,16 @@ impl Throttle {
 #[derive(Debug, PartialEq, Eq)]
 enum Invalidation {
     Nothing,
-    /// This session may have ended, or have been replaced.
+    /// One session, which may have ended or been replaced.
     Session(PublicId),
-    /// Any session of this shard may have ended.
+    /// All sessions of this shard.
     Shard(u16),
-    /// The generations file, which has the counters, was created, replaced or removed. Once the store uses the new
-    /// file, all cached sessions are invalid.
+    /// All sessions, because the generations file was created, replaced or removed. They become invalid when the store
+    /// switches to the new file.
     Counters,
-    /// The directory `run` was moved or removed: all sessions, as for the generations file.
+    /// All sessions, because the directory `run`, with the generations file, was moved or removed.
     Run,
-    /// Events were lost, or are of an unknown kind.
+    /// All sessions, because events were lost or are of an unknown kind.
     All,
 }
 
@@ -238,13 +242,13 @@ fn invalidation_of(event: notify::Result<Event>) -> Invalidation {
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From | RenameMode::To)) => {
             changed(path)
         }
-        // A new session has no copy; `Both` repeats the two events of a rename.
+        // A new session has no copy. An event of the kind `Both` repeats the two events `From` and `To` of one rename.
         EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Invalidation::Nothing,
         _ => Invalidation::All,
     }
 }
 
-/// The sessions that are invalidated when this name is removed, or is part of a rename.
+/// The sessions to invalidate after this name was removed or renamed, or has replaced another one.
 fn changed(path: &Path) -> Invalidation {
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     let (Some(file), Some(parent)) = (name(path), path.parent().and_then(name)) else {
@@ -252,7 +256,7 @@ fn changed(path: &Path) -> Invalidation {
     };
     match session_at(&parent, &file) {
         Some(id) => Invalidation::Session(id),
-        // The name may be that of `run` or of a shard itself.
+        // The name may be that of the directory `run`, or of a shard directory.
         None if file == RUN => Invalidation::Run,
         None => shard_named(&file).map_or(Invalidation::Nothing, Invalidation::Shard),
     }
@@ -304,7 +308,7 @@ mod tests {
         event(EventKind::Create(CreateKind::File), path)
     }
 
-    /// These events have these effects.
+    /// Asserts that each event invalidates these sessions.
     #[track_caller]
     fn check<const N: usize>(what: &str, events: [(Event, Invalidation); N]) {
         for (n, (event, want)) in events.into_iter().enumerate() {
@@ -321,7 +325,8 @@ mod tests {
     #[test]
     fn a_watcher_with_a_dead_thread_is_dropped_in_silence() {
         let dir = tempfile::tempdir().unwrap();
-        // While this exists, the end of the thread is unknown.
+        // This token belongs to no thread. While it exists, the watcher takes its thread for alive, although the thread
+        // has panicked.
         let alive = Arc::new(ThreadToken);
         let handler = Arc::new(());
         let gone = Arc::downgrade(&handler);
@@ -349,7 +354,7 @@ mod tests {
     fn lost_events_invalidate_all_sessions() {
         assert_eq!(invalidation_of(Err(notify::Error::generic("read"))), Invalidation::All);
         check_one(Event::new(EventKind::Other).set_flag(Flag::Rescan), Invalidation::All);
-        // An overflow counts more than the kind of the event.
+        // If events were lost, all sessions are invalidated, whatever the kind of this event is.
         check_one(removed(SESSION).set_flag(Flag::Rescan), Invalidation::All);
     }
 
@@ -365,7 +370,7 @@ mod tests {
             check_one(removed(path), want);
         }
         check_one(removed("/root/run"), Invalidation::Run);
-        // A directory that is moved says so itself, and the kernel gives that no number.
+        // A shard that is moved also causes an event of its own, to which the kernel gives no number.
         check_one(name(RenameMode::From, None, SHARD), of_shard);
         check_one(Event::new(EventKind::Remove(RemoveKind::File)), Invalidation::Nothing);
     }

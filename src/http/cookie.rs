@@ -9,15 +9,16 @@ use cookie::time::{Duration as Span, OffsetDateTime};
 use cookie::{Cookie, CookieBuilder};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The cross-site requests on which a browser sends the cookie.
+/// Which cross-site requests a browser sends the cookie with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameSite {
-    /// On none.
+    /// The cookie is sent with no cross-site request.
     Strict,
-    /// On top-level navigations that are safe (GET).
+    /// The cookie is sent with navigations of the whole page by a safe method (GET), and with no other cross-site
+    /// request.
     #[default]
     Lax,
-    /// On all; browsers demand Secure.
+    /// The cookie is sent with all cross-site requests. Browsers demand `Secure` then.
     None,
 }
 
@@ -40,9 +41,9 @@ pub struct Cookies {
     partitioned: bool,
 }
 
-/// Longest name and value together, in bytes; browsers may drop longer ones (RFC 6265bis section 5.6).
+/// The largest number of bytes of name and value together. Browsers may drop longer cookies (RFC 6265bis section 5.6).
 const BYTES_MAX: usize = 4096;
-/// Longest name. It leaves room for the longest token of a sealed cookie.
+/// The largest number of bytes of a name. It leaves room for the longest token.
 const NAME_BYTES_MAX: usize = 128;
 
 impl Cookies {
@@ -217,8 +218,8 @@ impl Jar {
         Ok(cookie.build().to_string())
     }
 
-    /// The header that removes the cookie. It has the same attributes, because otherwise the browser would keep the
-    /// cookie.
+    /// The header that removes the cookie. It has the attributes with which the cookie was set, because a browser
+    /// removes a cookie only if its domain and path are the same.
     pub(super) fn removal(&self) -> String {
         self.build("").max_age(Span::ZERO).expires(OffsetDateTime::UNIX_EPOCH).build().to_string()
     }
@@ -242,10 +243,10 @@ impl Jar {
     }
 }
 
-/// The iterator of [`Jar::tokens`]: one pass over the header's bytes.
+/// The iterator of [`Jar::tokens`], which reads the header's bytes once.
 pub(super) struct Tokens<'h> {
     name: &'h [u8],
-    /// The unread part of the header; `None` after the last pair.
+    /// The part of the header that was not read yet; `None` after the last pair.
     rest: Option<&'h [u8]>,
 }
 
@@ -258,7 +259,7 @@ impl Iterator for Tokens<'_> {
                 self.rest = split(pairs).1;
                 continue;
             };
-            // The value is usually an id, and then its end need not be searched for.
+            // The value is usually an id, whose length is known, so its end need not be searched for.
             if let Some((id, rest @ ([] | [b';', ..]))) = Token::split_id(value) {
                 self.rest = rest.get(1..);
                 return Some(Some(id));
@@ -271,7 +272,7 @@ impl Iterator for Tokens<'_> {
     }
 }
 
-/// The first pair, and the pairs after its `;`, if it has one.
+/// Splits a header at its first `;`: the first pair, and the pairs after it, if there are any.
 fn split(pairs: &[u8]) -> (&[u8], Option<&[u8]>) {
     match memchr::memchr(b';', pairs) {
         Some(end) => (&pairs[..end], Some(&pairs[end + 1..])),
@@ -305,20 +306,20 @@ fn trimmed_end(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// Rounded up, because the browser must not forget the session before the server does.
+/// The seconds are rounded up, so that the browser does not drop the cookie before the session expires.
 fn whole_seconds(left: Duration) -> Span {
     let up = u64::from(left.subsec_nanos() > 0);
     Span::seconds(i64::try_from(left.as_secs().saturating_add(up)).unwrap_or(i64::MAX))
 }
 
-/// A deadline as a date of a cookie: whole seconds, rounded up, at most the year 9999.
+/// The deadline as the date of a cookie: whole seconds, rounded up, and at most the year 9999.
 fn date(deadline: SystemTime) -> OffsetDateTime {
     let since = deadline.duration_since(UNIX_EPOCH).unwrap_or_default();
     let last = OffsetDateTime::from_unix_timestamp(253_402_300_799).expect("9999-12-31 23:59:59");
     OffsetDateTime::UNIX_EPOCH.checked_add(whole_seconds(since)).map_or(last, |date| date.min(last))
 }
 
-/// A token of RFC 9110 section 5.6.2.
+/// Whether the name is a token by RFC 9110 section 5.6.2.
 fn is_token(name: &str) -> bool {
     let mark = |c| b"!#$%&'*+-.^_`|~".contains(&c);
     !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || mark(c))
@@ -469,8 +470,8 @@ mod tests {
                 }
                 tried += 1;
             }
-            // Unicode's 25 white spaces and 65 control characters, of which 6 are both, and two of no width, without
-            // ours.
+            // All characters that Unicode counts as white space (25) or control characters (65), less the 6 that are
+            // both, plus two characters of zero width, less the two that this crate trims itself.
             assert_eq!(tried, 25 + 65 - 6 + 2 - 2);
             for c in [' ', '\t'] {
                 assert_eq!(found(&format!("{c}{name}{c}={c}abc234{c}")), [Some(token())]);
@@ -478,7 +479,7 @@ mod tests {
         }
     }
 
-    /// The tokens that [`Jar::tokens`] describes, by taking the header apart.
+    /// The tokens as [`Jar::tokens`] must return them, computed in another way: by splitting the header.
     fn taken_apart(header: &str, name: &str) -> Vec<Option<Token>> {
         let trimmed = |text: &'_ str| text.trim_matches([' ', '\t']).to_owned();
         let pairs = header.split(';').filter_map(|pair| pair.split_once('='));

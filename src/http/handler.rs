@@ -1,5 +1,5 @@
-//! The core of every adapter: opens the session, runs the handler, contains its panics, saves, and turns a failure into
-//! a response. Knows no server.
+//! The part that all adapters share: opens the session, runs the handler, contains its panics, saves, and turns a
+//! failure into a response. It depends on no server.
 use super::into_response::{IntoResponse, ServerResponse, failure};
 use super::{CookieHeaders, Headers, SaveError, Sessions, Visit};
 use crate::contained::contained;
@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::session::Session;
 use crate::shown::with_causes;
 
-/// The most characters of a handler's error that the observer gets.
+/// The largest number of characters of a handler's error that the observer gets.
 const ERROR_CHARS_MAX: usize = 1000;
 
 /// Runs `handler` with the session of a request that has these `Cookie` header lines, and saves the session. Returns
@@ -30,7 +30,8 @@ where
     answer(sessions, open(sessions, cookies), handler)
 }
 
-/// The visit of a request with these `Cookie` header lines. A foreign store may panic at a token.
+/// Opens the session of a request with these `Cookie` header lines. A store that the program has implemented itself may
+/// panic.
 pub(super) fn open<'h, Form>(
     sessions: &Sessions,
     cookies: impl CookieHeaders<'h, Form>,
@@ -42,7 +43,8 @@ pub(super) fn open<'h, Form>(
     })
 }
 
-/// [`serve`] from the visit on. An adapter whose handler borrows the request mutably reads the cookies first.
+/// The part of [`serve`] after the session was opened. An adapter whose handler borrows the request mutably reads the
+/// cookies first, and then calls this.
 pub(super) fn answer<T: IntoResponse<R>, R: ServerResponse>(
     sessions: &Sessions,
     visit: Result<Visit, Error>,
@@ -63,18 +65,19 @@ pub(super) fn answer<T: IntoResponse<R>, R: ServerResponse>(
     match saved {
         Ok(headers) => (made.response, headers),
         Err(error) => {
-            // The response's destructor may run the program's code, which may panic. The response is a failure already.
+            // Dropping the response may run code of the program, which may panic. The result is ignored, because the
+            // request has failed already.
             let _ = contained(|| drop(made.response));
             failed(*error)
         }
     }
 }
 
-/// A handler's response.
+/// The response that a handler has made.
 struct Made<R> {
     response: R,
     status: u16,
-    /// Whether the handler returned an error. Its changes are then dropped, whatever its status.
+    /// Whether the handler returned an error. Then its changes are dropped, whatever the status is.
     is_error: bool,
 }
 

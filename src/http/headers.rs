@@ -1,12 +1,13 @@
-//! The headers that a response must carry for its session, as values. Knows no server and no session.
+//! The headers that a response must carry for its session, as values. This module depends on no server and no session.
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::{array, fmt, iter, slice};
 
-/// A name and its value. Only a `Set-Cookie` with a token is built for one response; all other values are constants.
+/// The name and value of a header. Only a `Set-Cookie` with a token has a value of its own; all other values are
+/// constants.
 type Pair = (&'static str, Cow<'static, str>);
 
-/// One `Vary`, one `Set-Cookie`, one `Cache-Control`.
+/// The largest number of headers: a `Vary`, a `Set-Cookie` and a `Cache-Control`.
 const PAIRS_MAX: usize = 3;
 
 /// The headers that a response must carry: at most one each of `Vary`, `Set-Cookie` and `Cache-Control`.
@@ -29,13 +30,13 @@ const PAIRS_MAX: usize = 3;
 /// ```
 #[derive(Clone, Default)]
 pub struct Headers {
-    /// The headers; the pairs after the first `len` are empty.
+    /// The headers. Those after the first `len` are empty.
     pairs: [Pair; PAIRS_MAX],
     len: usize,
 }
 
 impl Headers {
-    /// Adds a header; each name at most once.
+    /// Adds a header. Each name occurs at most once.
     pub(super) fn push(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
         self.pairs[self.len] = (name, value.into());
         self.len += 1;
@@ -87,7 +88,8 @@ pub(super) fn is_cache_control(name: &str) -> bool {
 /// The stricter value of `Cache-Control`: of `ours` (`private` or `no-store`) and `theirs`, all lines of the response.
 fn stricter(ours: Cow<'static, str>, theirs: &str) -> Cow<'static, str> {
     let says = |directive: &str| theirs.split(',').any(|one| one.trim().eq_ignore_ascii_case(directive));
-    // `private="…"` concerns some fields only, and commas within quotes separate no directives.
+    // `private="…"` applies to some header fields only. Inside of quotes, a comma does not separate directives, so such
+    // a value is not examined.
     let is_private = says("private") && !says("public") && !theirs.contains('"');
     if says("no-store") {
         "no-store".into()

@@ -4,9 +4,9 @@ use crate::error::{Error, ErrorKind};
 use crate::shown::causes;
 use std::error::Error as StdError;
 
-/// The response type of a server. An adapter implements it.
+/// The response type of a server. The adapter for that server implements it.
 pub trait ServerResponse: Sized {
-    /// The status code.
+    /// The status code of the response.
     fn status(&self) -> u16;
 
     /// A plain-text response, for a request that failed. Must not panic.

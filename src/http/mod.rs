@@ -112,11 +112,11 @@ pub trait CookieHeaders<'h, Form> {
     fn values(self) -> impl Iterator<Item = &'h str>;
 }
 
-/// The [`CookieHeaders`] of one line.
+/// The `Form` of [`CookieHeaders`] for a single header line.
 #[derive(Debug)]
 pub enum OneLine {}
 
-/// The [`CookieHeaders`] of any number of lines.
+/// The `Form` of [`CookieHeaders`] for any number of header lines.
 #[derive(Debug)]
 pub enum ManyLines {}
 
@@ -149,8 +149,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each
-    /// other.
+    /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each other.
     ///
     /// ```
     /// use sessile::{Cookies, FileStore, Sessions};

@@ -20,13 +20,13 @@ use std::sync::Arc;
 pub struct Visit {
     session: Session,
     jar: Arc<Jar>,
-    /// Whether the response's headers were returned.
+    /// Whether the headers of the response were returned to the caller.
     finished: bool,
 }
 
 impl Visit {
-    /// Not inlined, so that the visit is built in the caller's place: a visit has some 600 bytes, and moving it costs
-    /// more than making it.
+    /// Not inlined, so that the visit is built where the caller keeps it. It has some 600 bytes, and moving it would
+    /// cost more than making it.
     #[inline(never)]
     pub(super) fn new(sessions: &Sessions) -> Self {
         let session = Session::new(Arc::clone(&sessions.context));
@@ -61,7 +61,7 @@ impl Visit {
         self.complete(status)
     }
 
-    /// [`finish`](Self::finish) for adapters, which continue after a panic in it.
+    /// The same as [`finish`](Self::finish), for adapters, which can go on after a panic in it.
     pub(super) fn complete(&mut self, status: u16) -> Result<Headers, Box<SaveError>> {
         self.finished = true;
         if status < 500
@@ -104,7 +104,7 @@ impl Visit {
         let headers = if let Ok(cookie) = self.set_cookie() {
             self.headers(cookie, true)
         } else {
-            // The cookie is left out, because it cannot be made.
+            // The session's cookie is left out, because it cannot be made.
             let mut headers = Headers::default();
             headers.push("Vary", "Cookie");
             headers.push("Cache-Control", "no-store");
@@ -126,11 +126,11 @@ impl Visit {
         })
     }
 
-    /// The headers of a response that sets this cookie; `failed` means that the response reports a failure.
+    /// The headers of a response with this cookie. `failed` tells whether the response reports a failure.
     fn headers(&self, cookie: Option<String>, failed: bool) -> Headers {
         let mut headers = Headers::default();
-        // `Vary` is needed even if only the deadline was moved: a response that a cache keeps for one visitor must not
-        // reach another.
+        // `Vary` is sent even if the request has only moved the deadline: a response that a cache keeps for one visitor
+        // must not be sent to another one.
         if self.session.accessed() || cookie.is_some() {
             headers.push("Vary", "Cookie");
         }
@@ -175,7 +175,7 @@ impl DerefMut for Visit {
 
 /// A session that could not be saved, with the headers that the response to it must carry.
 pub struct SaveError {
-    /// The error.
+    /// The error of the save.
     pub error: Error,
     /// The headers that the error's response must carry.
     pub headers: Headers,
@@ -183,7 +183,7 @@ pub struct SaveError {
 
 impl fmt::Debug for SaveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An `unwrap` prints this text; the headers show no cookie.
+        // A failed `unwrap` prints this text. `Headers` prints no cookie.
         f.debug_struct("SaveError").field("error", &self.error).field("headers", &self.headers).finish()
     }
 }

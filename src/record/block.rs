@@ -1,5 +1,4 @@
-//! The bytes of a record: the place of each field in the block, and the validity check of a block. Pure: changes
-//! nothing.
+//! The bytes of a record, one block: the place of each field in the block, and the check whether a block is valid.
 //!
 //! The byte map is in [`format`](crate::_documentation::format); integers are little-endian. A block that [`check`]
 //! accepted has these properties. Every reader here relies on them, and every writer (`edit`, `Record`) preserves them:
@@ -38,7 +37,7 @@ const AGE_AT: usize = DEADLINE_AT + 8;
 const LOGIN_AT: usize = AGE_AT + 8;
 const CUT_OFF_AT: usize = LOGIN_AT + 8;
 const DIGEST_AT: usize = CUT_OFF_AT + 8;
-/// Bytes before the table.
+/// The number of bytes before the table.
 pub(super) const HEADER_LEN: usize = DIGEST_AT + 16;
 const _: () = assert!(HEADER_LEN == 80, "the byte map says 80");
 
@@ -47,13 +46,13 @@ const ENDS_WITH_BROWSER: u8 = 1;
 /// The flag of a session whose visitor has come only once and has not logged in.
 const CAME_ONCE: u8 = 2;
 
-/// Bytes of one entry in the table: the end of its name and the end of its value.
+/// The number of bytes of an entry in the table: the end of its name, and the end of its value.
 pub(super) const ROW: usize = 8;
 
-/// The first bytes of a block without user, note and entries.
+/// The first bytes of a block that has neither user, note nor entries.
 pub(super) type Header = [u8; HEADER_LEN];
 
-/// A header of a block without user, note and entries.
+/// The header of a block that has neither user, note nor entries.
 pub(super) fn header(timing: &Timing) -> Header {
     let mut header = [0; HEADER_LEN];
     header[0] = LAYOUT;
@@ -126,7 +125,8 @@ pub(super) fn login(block: &[u8]) -> Login {
     }
 }
 
-/// Sets the time and the cut-off of a login; the digest is the user's.
+/// Writes the time and the cut-off number of a login. The digest is not taken from `login`, because it belongs to the
+/// user.
 pub(super) fn put_login(block: &mut [u8], login: &Login) {
     put(block, LOGIN_AT, login.at.map_or(0, micros).to_le_bytes());
     put(block, CUT_OFF_AT, login.cut_off.to_le_bytes());
@@ -158,17 +158,17 @@ pub(super) fn note_len(block: &[u8]) -> usize {
     u16::from_le_bytes(field(block, NOTE_LEN_AT)).into()
 }
 
-/// The number of entries.
+/// The number of entries in the block.
 pub(super) fn count(block: &[u8]) -> usize {
     u32::from_le_bytes(field(block, COUNT_AT)) as usize
 }
 
-/// The offset of the user, behind the table.
+/// The offset of the user's name, which comes after the table.
 pub(super) fn text_at(block: &[u8]) -> usize {
     HEADER_LEN + ROW * count(block)
 }
 
-/// A part of a block's text. The whole text was found to be UTF-8 when the block was checked.
+/// A part of the block's text. The whole text was checked to be UTF-8 when the block was.
 pub(super) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("the text of a block was checked")
 }
@@ -179,17 +179,17 @@ pub(super) fn row(name_end: usize, value_end: usize) -> [u8; ROW] {
     (end(value_end) << 32 | end(name_end)).to_le_bytes()
 }
 
-/// The two ends of a row.
+/// The end of the name and the end of the value in a row.
 #[expect(clippy::cast_possible_truncation, reason = "each end is half of the row")]
 pub(super) fn ends(row: [u8; ROW]) -> (usize, usize) {
     let ends = u64::from_le_bytes(row);
     (ends as u32 as usize, (ends >> 32) as usize)
 }
 
-/// The reason why bytes are no record.
+/// The reason for which bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The bytes have a later layout, with this number.
+    /// The bytes have a later layout, which has this number.
     Newer(u8),
     /// The bytes are invalid, for this reason.
     Corrupt(&'static str),
@@ -197,7 +197,8 @@ pub(super) enum Fault {
 
 /// Checks bytes that come from outside. Allocates nothing, whatever lengths they claim.
 pub(super) fn check(block: &[u8]) -> Result<(), Fault> {
-    // A block of a later layout is no shorter than this header, and keeps the unused byte. Other blocks are damaged.
+    // A block of a later layout is at least as long as this header, and has the same unused byte. Other blocks are
+    // damaged.
     if block.len() >= HEADER_LEN && block[0] > LAYOUT && block[UNUSED_AT] == 0 {
         return Err(Fault::Newer(block[0]));
     }
@@ -266,7 +267,7 @@ fn check_entries(block: &[u8]) -> Result<(), Fault> {
         if name_end < name_at || value_end < value_at {
             return fault("an end in its table comes before the one before it");
         }
-        // An end behind the last name is refused here too.
+        // If an end lies behind the last name, the bytes are refused here, too.
         let Some(name) = text.get(before_names + name_at..before_names + name_end) else {
             return fault("a part of its text ends inside a character");
         };

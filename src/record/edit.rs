@@ -1,4 +1,4 @@
-//! Changes of a record's entries: splices a new block from the old one and the changes, in one pass. Pure.
+//! Changes of a record's entries: makes a new block from the old one and the changes, in one pass.
 //!
 //! The names and the values between two changes are each copied as a whole. Their ends in the table move by the number
 //! of bytes that the changes before them added.
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// One change: an entry's name, and its new value; `None` removes it.
 pub(crate) type Edit<'a> = (&'a str, Option<ValueRef<'a>>);
 
-/// The new block would be larger than any record.
+/// The error of a change after which the block would be larger than any record may be.
 #[derive(Debug)]
 pub(super) struct TooLarge;
 
@@ -55,8 +55,8 @@ pub(super) fn splice(block: &[u8], edits: &[Edit<'_>]) -> Result<Arc<[u8]>, TooL
     Ok(spliced)
 }
 
-/// If a value is replaced by one of the same length (a counter, a flag, a time), it is overwritten in a copy of the
-/// block, which takes a quarter of the instructions.
+/// Replaces a value by another one of the same length (a counter, a flag, a time): the block is copied and the value
+/// overwritten. That takes a quarter of the instructions.
 fn overwrite(block: &[u8], old: Entries<'_>, name: &str, value: &[u8]) -> Option<Arc<[u8]>> {
     let index = old.find(name.as_bytes(), 0).ok()?;
     let (start, end) = (old.starts(index).1, old.starts(index + 1).1);
@@ -70,7 +70,8 @@ fn overwrite(block: &[u8], old: Entries<'_>, name: &str, value: &[u8]) -> Option
     Some(copy)
 }
 
-/// The position of the entry of a name, or the position where it would be inserted; and the position of the next entry.
+/// The position of the entry with a name, or the position where it would be inserted; and the position of the entry
+/// after it.
 fn place(old: Entries<'_>, name: &str, from: usize) -> (usize, usize) {
     match old.find(name.as_bytes(), from) {
         Ok(index) => (index, index + 1),
@@ -78,7 +79,7 @@ fn place(old: Entries<'_>, name: &str, from: usize) -> (usize, usize) {
     }
 }
 
-/// The size of the entries of a block.
+/// The number and the sizes of the entries of a block.
 struct Size {
     count: usize,
     names: usize,
@@ -101,7 +102,7 @@ impl Size {
                 size.names = size.names.checked_add(name.len()).ok_or(TooLarge)?;
                 size.values = size.values.checked_add(value.as_bytes().len()).ok_or(TooLarge)?;
             }
-            // Each sum alone is bounded, so that the total cannot overflow.
+            // Each sum is compared with the bound in each step, so that the total cannot overflow.
             if size.names.max(size.values) > 2 * BYTES_MAX {
                 return Err(TooLarge);
             }
@@ -111,7 +112,7 @@ impl Size {
     }
 }
 
-/// The new entries, as far as they have been written.
+/// The new block, and how much of its entries has been written.
 struct Writer<'a> {
     old: Entries<'a>,
     table: &'a mut [[u8; ROW]],
@@ -123,7 +124,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Copies the old entries of a range.
+    /// Copies the old entries in a range of positions.
     fn copy(&mut self, from: usize, to: usize) {
         if from == to {
             return;

@@ -25,7 +25,7 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// The entries of a checked block.
+    /// The entries of a block that was checked.
     pub(super) fn of(block: &'a [u8]) -> Self {
         let text_at = block::text_at(block);
         let (table, _) = block[HEADER_LEN..text_at].as_chunks();
@@ -129,7 +129,8 @@ impl<'a> Entries<'a> {
         self.iter().map(|(name, _)| name)
     }
 
-    /// The position of the entry of this name, or the position where it would be inserted, searching from `from` on.
+    /// Searches the entry with this name from position `from` on. Returns its position, or else the position where it
+    /// would be inserted.
     pub(super) fn find(self, name: &[u8], from: usize) -> Result<usize, usize> {
         let (mut low, mut high) = (from, self.len());
         while low < high {
@@ -143,7 +144,7 @@ impl<'a> Entries<'a> {
         Err(low)
     }
 
-    /// The beginning of an entry: the ends of the name and value before it.
+    /// The offsets at which an entry's name and value begin: the ends of the name and value before it.
     pub(super) fn starts(self, index: usize) -> (usize, usize) {
         index.checked_sub(1).map_or((0, 0), |before| block::ends(self.table[before]))
     }
@@ -169,7 +170,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// Entries are equal if their names and values are.
+/// Entries are equal if their names and values are equal.
 impl PartialEq for Entries<'_> {
     fn eq(&self, other: &Self) -> bool {
         (self.table, self.names, self.values) == (other.table, other.names, other.values)
@@ -178,7 +179,7 @@ impl PartialEq for Entries<'_> {
 
 impl Eq for Entries<'_> {}
 
-/// Shows the number and the size of the entries only, because names and values do not belong in a log.
+/// Shows only the number and the size of the entries, because names and values do not belong in a log.
 impl fmt::Debug for Entries<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entries").field("len", &self.len()).field("bytes", &self.value_bytes()).finish()

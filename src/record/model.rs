@@ -1,11 +1,11 @@
-//! A record under random changes, beside a map that is changed alike.
+//! Makes random changes to a record and to a map, and compares the two.
 use super::{Edit, Record};
 use crate::value::{Value, ValueRef};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
-/// Few enough that changes meet, of all lengths that matter.
+/// A name of an entry. There are so few that changes often have the same one, and they are of all relevant lengths.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         proptest::sample::select(vec!["", "a", "aa", "ab", "b", "ß", "🦀"]).prop_map(str::to_owned),
@@ -19,7 +19,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// All at once, as a save does.
+    /// Several changes at once, as a save makes them.
     Edit(BTreeMap<String, Option<Value>>),
     Extend(Vec<(String, Value)>),
     Insert(String, Value),
@@ -42,7 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the record should hold.
+/// The expected contents of the record.
 #[derive(Default)]
 struct Model {
     entries: BTreeMap<String, Value>,
@@ -117,7 +117,7 @@ proptest! {
             model.take(step, &mut record);
             model.check(&record);
         }
-        // Built at once, from the same content: the same bytes.
+        // A record that is built at once, with the same contents, has the same bytes.
         let mut other = Record::new(UNIX_EPOCH, UNIX_EPOCH);
         other.extend(model.entries.iter().map(|(name, value)| (name.as_str(), value))).unwrap();
         other.set_device_note(&model.note).unwrap();

@@ -1,27 +1,28 @@
-//! The plain data of a record: its times, its expiry setting, the marks of its last login. Pure: no bytes, no clock.
+//! The data about a record beside its entries: its times, its expiry setting, and its last login.
 use crate::clock::{from_micros, micros};
 use std::time::{Duration, SystemTime};
 
-/// Longest duration that a setting or a policy may have.
+/// The longest duration of an expiry setting or of a lifetime's option.
 pub(crate) const THOUSAND_YEARS: Duration = Duration::from_secs(1000 * 365 * 86_400);
 
 /// How one session expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expiry {
-    /// By the program's [`Lifetime`](crate::Lifetime).
+    /// The session expires by the program's [`Lifetime`](crate::Lifetime).
     #[default]
     Default,
-    /// This long after the last activity, instead of the program's age. Zero ends the session when it is saved.
+    /// The session expires this long after its last activity, instead of the program's age. Zero ends the session when
+    /// it is saved.
     After(Duration),
-    /// At this instant, whatever the activity. A past instant ends the session when it is saved.
+    /// The session expires at this instant, whatever its activity. A past instant ends the session when it is saved.
     At(SystemTime),
-    /// When the browser closes (the cookie has neither `Max-Age` nor `Expires`). On the server, the program's age
-    /// applies.
+    /// The cookie ends when the browser closes (it has neither `Max-Age` nor `Expires`). On the server, the program's
+    /// age applies.
     BrowserClose,
 }
 
 impl Expiry {
-    /// The setting as it can be stored: whole microseconds, durations of at most a thousand years.
+    /// The setting as it can be stored: in whole microseconds, with durations of at most a thousand years.
     pub(crate) fn normalized(self) -> Self {
         match self {
             Self::After(age) => Self::After(whole_micros(age)),

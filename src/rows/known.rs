@@ -1,16 +1,15 @@
-//! The rows that this process has seen last: a guess at what is stored, for updates.
-//!
-//! No promise depends on it: the swap of an update names the tag of the row, so a wrong guess only costs another round
-//! trip. It is bounded in bytes.
+//! The rows that this process has seen last: a guess at the stored rows, for updates. No promise depends on it: an
+//! update replaces a row only if the row still has the tag that was seen, so a wrong guess only costs another round
+//! trip. The rows are bounded in bytes.
 use super::row::Row;
 use crate::id::PublicId;
 use crate::sync::Mutex;
 use hashlink::LinkedHashMap;
 
-/// About the size of an entry beside its record, in bytes.
+/// The approximate size of an entry without its record, in bytes.
 const ENTRY_BYTES: usize = 160;
 
-/// The rows, the one that was used longest ago first.
+/// The rows, in the order in which they were used last; the first one was used longest ago.
 pub(super) struct Known {
     limit: usize,
     rows: Mutex<Rows>,
@@ -39,7 +38,7 @@ impl Known {
         Self { limit, rows: Mutex::default() }
     }
 
-    /// Takes out the row of an id: the caller puts back what it finds.
+    /// Takes out the row of an id. The caller puts back the row that it finds.
     pub(super) fn take(&self, id: &PublicId) -> Option<Row> {
         self.rows.lock().remove(id)
     }
@@ -83,7 +82,7 @@ mod tests {
         for (id, tag) in ids.iter().zip(1..).take(3) {
             known.put(*id, row(tag));
         }
-        // The first one is used again.
+        // The first row is used again.
         let first = known.take(&ids[0]).unwrap();
         known.put(ids[0], first);
         known.put(ids[3], row(4));
@@ -92,8 +91,12 @@ mod tests {
         for (at, tag) in [(0, 1), (2, 3), (3, 4)] {
             assert_eq!(known.take(&ids[at]).map(|row| row.tags.newest()), Some(tag));
         }
-        assert_eq!((known.rows.lock().bytes, known.rows.lock().map.len()), (0, 0));
-        // A row replaces that of its id, and one that is too large keeps no older one.
+        let (bytes, rows) = {
+            let rows = known.rows.lock();
+            (rows.bytes, rows.map.len())
+        };
+        assert_eq!((bytes, rows), (0, 0));
+        // A row replaces the one of its id. If it is too large to be kept, the older one is dropped, too.
         known.put(ids[0], row(5));
         known.put(ids[0], row(6));
         assert_eq!(known.rows.lock().bytes, each);

@@ -1,4 +1,5 @@
-//! Sessions in this process: the smallest back end, for tests of a program and as an example for others.
+//! Sessions in the memory of this process: the smallest back end, for tests of a program and as an example for other
+//! back ends.
 use super::row::{CutOffs, Row, Stored};
 use super::{CutOff, RowStore, RowStoreOptions, Rows, Selected, Swap, UserRows};
 use crate::clock::Clock;
@@ -45,7 +46,7 @@ impl Default for MemoryStore {
 /// server.
 pub struct MemoryRows {
     clock: Clock,
-    /// Each operation locks it once, which makes the operation a whole.
+    /// The tables. Each operation locks them once, so that it is done as a whole.
     tables: Mutex<Tables>,
     locks: Queues,
 }
@@ -55,7 +56,7 @@ struct Tables {
     rows: BTreeMap<PublicId, Stored>,
     cut_offs_of_users: HashMap<[u8; 16], u32>,
     cut_offs_of_all: u32,
-    /// The last id that a sweep has examined.
+    /// The id at which the last sweep has stopped.
     swept: Option<PublicId>,
 }
 
@@ -78,7 +79,7 @@ impl Tables {
         Some(Selected { stored, cut_offs })
     }
 
-    /// Whether a swap would be made: its row is there, as it was seen, and no cut-off has ended it.
+    /// Whether a swap may be made: the row has the tag that was seen, and no cut-off has ended the session.
     fn accepts(&self, swap: &Swap<'_>) -> bool {
         let is_free = swap.to.is_none_or(|to| !self.rows.contains_key(to.successor));
         let Some(Stored::Session(row)) = self.rows.get(swap.id) else { return false };
@@ -116,7 +117,7 @@ impl Tables {
         }
     }
 
-    /// The ids after one, or all of them.
+    /// The ids after this one; all ids if there is none.
     fn after(&self, id: Option<PublicId>) -> impl Iterator<Item = (&PublicId, &Stored)> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.rows.range((id.map_or(Unbounded, Excluded), Unbounded))
@@ -194,7 +195,8 @@ impl Rows for MemoryRows {
 
     fn sweep(&self, limit: usize, _until: Instant) -> Result<usize> {
         let (mut tables, now) = (self.tables.lock(), self.now());
-        // From where the last sweep has stopped, and from the beginning: less than the limit says that none is left.
+        // Goes on where the last sweep has stopped, and then from the beginning: a result below the limit must mean
+        // that no such row is left.
         let from = tables.swept;
         let over = tables.after(from).chain(tables.after(None));
         let over = over.filter(|(id, stored)| tables.is_over(id, stored, now)).map(|(id, _)| *id);

@@ -197,6 +197,24 @@ pub struct Swap<'a> {
     pub durability: Durability,
 }
 
+impl<'a> Swap<'a> {
+    /// A replacement under the same id, as durable as the store is.
+    ///
+    /// ```
+    /// use sessile::rows::{CutOffs, Row, Swap, Tags};
+    /// use std::time::UNIX_EPOCH;
+    /// let id = sessile::SessionId::random()?.public_id();
+    /// let row = Row::new(Tags::first(7).followed_by(9), CutOffs::default(), sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH));
+    /// let swap = Swap::new(&id, 7, &row);
+    /// assert!(swap.to.is_none());
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn new(id: &'a PublicId, seen: u64, row: &'a Row) -> Self {
+        Self { id, seen, row, to: None, durability: Durability::OfStore }
+    }
+}
+
 /// A new id of a session.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -209,6 +227,20 @@ pub struct Move<'a> {
     pub moved: Option<&'a MovedRow>,
 }
 
+impl<'a> Move<'a> {
+    /// A mere rotation to this id, which leaves no row under the old one.
+    ///
+    /// ```
+    /// let successor = sessile::SessionId::random()?.public_id();
+    /// assert!(!sessile::rows::Move::new(&successor).is_login);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn new(successor: &'a PublicId) -> Self {
+        Self { successor, is_login: false, moved: None }
+    }
+}
+
 /// A cut-off of a user, or of all users.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -219,6 +251,19 @@ pub struct CutOff<'a> {
     pub seen: CutOffs,
     /// The swap of the session that stays.
     pub except: Option<Swap<'a>>,
+}
+
+impl<'a> CutOff<'a> {
+    /// A cut-off that excepts no session.
+    ///
+    /// ```
+    /// let of_all = sessile::rows::CutOff::new(None, sessile::rows::CutOffs::default());
+    /// assert!(of_all.except.is_none());
+    /// ```
+    #[must_use]
+    pub fn new(user: Option<&'a [u8; 16]>, seen: CutOffs) -> Self {
+        Self { user, seen, except: None }
+    }
 }
 
 /// Shared rows are rows: several stores of one process on the same back end.

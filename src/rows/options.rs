@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Durability;
 use std::time::Duration;
 
-/// Shortest and longest time limit of a call.
+/// The shortest and the longest time limit of a call.
 const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 /// Options for opening a [`RowStore`].

@@ -4,12 +4,12 @@ use crate::random;
 use crate::sync::{Instant, thread};
 use std::time::Duration;
 
-/// The first pause after a conflict, and the longest.
+/// The first pause after a conflict, and the longest one.
 const CONFLICT: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(20));
-/// The longest pause while the server is away.
+/// The longest pause while the server cannot be reached.
 const DOWN_MAX: Duration = Duration::from_millis(100);
 
-/// The attempts of one call.
+/// The attempts of one call of the store.
 pub(super) struct Attempts {
     until: Instant,
     pause: Duration,
@@ -20,13 +20,13 @@ impl Attempts {
         Self { until: Instant::now() + wait, pause: CONFLICT.0 }
     }
 
-    /// The end of the call.
+    /// The time at which the call ends.
     pub(super) fn until(&self) -> Instant {
         self.until
     }
 
-    /// Pauses before the next attempt after a failure. Returns false, without a pause, if another attempt is not worth
-    /// it or there is no time for one.
+    /// Pauses before the next attempt after a failure. Returns false, without a pause, if the failure is not worth
+    /// another attempt, or if there is no time for one.
     pub(super) fn again(&mut self, failure: &Error) -> bool {
         let longest = match failure.kind() {
             ErrorKind::Busy => CONFLICT.1,
@@ -36,7 +36,7 @@ impl Attempts {
         self.pause_up_to(longest)
     }
 
-    /// Pauses after a race that another writer has won. Returns false, without a pause, if there is no time left.
+    /// Pauses after another writer has changed the row first. Returns false, without a pause, if there is no time left.
     pub(super) fn after_race(&mut self) -> bool {
         self.pause_up_to(CONFLICT.1)
     }
@@ -52,9 +52,10 @@ impl Attempts {
     }
 }
 
-/// Between a half of a pause and the whole, at random, so that those that failed together do not come back together.
+/// A random time between half of the pause and the whole, so that callers that have failed together do not try again
+/// together.
 fn jittered(pause: Duration) -> Duration {
-    // Without random bits the pause is a half: it decides nothing.
+    // If the random generator fails, the pause is the half. No promise depends on it.
     let [part] = random::bytes("draw a pause").unwrap_or_default();
     pause / 2 + pause * u32::from(part) / 512
 }

@@ -1,4 +1,4 @@
-//! A row: the record of a session with its tags and cut-offs, or the successor of a moved id. Pure.
+//! A row: the record of a session with its tags and cut-offs, or the successor of a moved id. This module does no I/O.
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::random;
@@ -47,7 +47,7 @@ impl Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MovedRow {
-    /// The id that has its place.
+    /// The id to which the session has moved.
     pub successor: PublicId,
     /// The end of the grace period. The row may be removed from then on.
     pub until: SystemTime,
@@ -69,7 +69,7 @@ impl MovedRow {
         Self { successor, until, by_login }
     }
 
-    /// The same as callers of the store learn it: without the successor.
+    /// The part of the row that callers of the store get: all but the successor.
     pub(super) fn to_moved(self, id: PublicId) -> Moved {
         Moved { id, by_login: self.by_login, until: self.until }
     }

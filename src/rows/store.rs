@@ -22,11 +22,11 @@ pub struct RowStore<R> {
     pub(super) options: RowStoreOptions,
     pub(super) queues: Queues,
     pub(super) known: Known,
-    /// Whether the last call found no server: a thread that waits in a queue learns it from there.
+    /// Whether the last call could not reach the server. A thread that waits in a queue reads it.
     is_down: AtomicBool,
 }
 
-/// The state of the session of an id.
+/// What is stored under an id.
 pub(super) enum State {
     Live(Row),
     Moved(MovedRow),
@@ -66,7 +66,8 @@ impl<R: Rows> RowStore<R> {
         const BATCH: usize = 200;
         let mut removed = 0;
         loop {
-            // Each batch has the time of a call. One whose answer was lost may have been done, so it is not counted.
+            // Each batch has the time limit of one call. If the answer to a batch is lost, it may have been done, so it
+            // is not counted.
             let mut attempts = self.attempts()?;
             let batch = self.repeat(&mut attempts, |until| self.rows.sweep(BATCH, until))?;
             removed += batch;
@@ -97,7 +98,7 @@ impl<R: Rows> RowStore<R> {
         })
     }
 
-    /// Runs an operation that does nothing the second time, until it is answered or the time is over.
+    /// Runs an operation until it is answered or the time is over. The operation must have no effect the second time.
     pub(super) fn repeat<T>(
         &self,
         attempts: &mut Attempts,
@@ -115,7 +116,7 @@ impl<R: Rows> RowStore<R> {
         }
     }
 
-    /// Notes that the server has answered.
+    /// Notes that the server has answered. Returns the answer.
     pub(super) fn answered<T>(&self, answer: T) -> T {
         if self.is_down.load(Ordering::Relaxed) {
             self.is_down.store(false, Ordering::Relaxed);
@@ -123,14 +124,14 @@ impl<R: Rows> RowStore<R> {
         answer
     }
 
-    /// Notes that the server may be away.
+    /// Notes after a failure whether the server may be unreachable.
     pub(super) fn note(&self, failure: &Error) {
         if matches!(failure.kind(), ErrorKind::Unavailable | ErrorKind::Unanswered) {
             self.is_down.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Reads a row; a reading without an answer has changed nothing.
+    /// Reads a row. If the answer is lost, the operation is repeated, because it changes nothing.
     pub(super) fn select(&self, id: &PublicId, attempts: &mut Attempts) -> Result<Option<Selected>> {
         self.repeat(attempts, |until| self.rows.select(id, until)).map_err(|error| match error.kind() {
             ErrorKind::Unanswered => Error::new(ErrorKind::Unavailable, format!("read session {id}"))
@@ -154,13 +155,14 @@ impl<R: Rows> RowStore<R> {
         })
     }
 
-    /// The id that a logout or a login means instead of a moved one: that of a mere rotation within its grace period.
+    /// The id to which a logout or a login under a moved id applies: that of the successor, if the grace period has not
+    /// ended and the rotation was not a login.
     pub(super) fn next_hop(&self, id: &PublicId, moved: &MovedRow) -> Option<PublicId> {
         let follows = !moved.by_login && moved.to_moved(*id).is_within_grace(self.rows.now());
         follows.then_some(moved.successor)
     }
 
-    /// Removes a row. Returns what it was; after a lost answer, `Removed::Unknown` if there is none any more.
+    /// Removes a row. Returns what it held. If an answer was lost, and the row is gone now, returns `Removed::Unknown`.
     fn remove(&self, id: &PublicId, attempts: &mut Attempts) -> Result<Removed> {
         let mut was_unanswered = false;
         let selected = self.repeat(attempts, |until| {
@@ -189,7 +191,7 @@ impl<R: Rows> RowStore<R> {
                     None => return Ok(false),
                 },
                 Removed::Nothing => return Ok(false),
-                // This call's own first attempt has ended it, or another call has.
+                // The session was ended by the first attempt of this call, whose answer was lost, or by another call.
                 Removed::Unknown => return Ok(true),
             }
         }
@@ -199,7 +201,7 @@ impl<R: Rows> RowStore<R> {
     /// Adds a cut-off of a user, or of all users, at some instant of this call.
     fn cut_off(&self, user: Option<&[u8; 16]>, except: Option<&PublicId>) -> Result<()> {
         let mut attempts = self.attempts()?;
-        // So that no writer of this process changes the excepted session meanwhile.
+        // While this thread has the turn, no other writer of this process changes the excepted session.
         let _turn = except.map(|id| self.turn(id, &attempts)).transpose()?;
         loop {
             let seen = self.repeat(&mut attempts, |until| self.rows.cut_offs(user, until))?;
@@ -212,8 +214,8 @@ impl<R: Rows> RowStore<R> {
                 durability: Durability::PowerSafe,
             });
             let cut_off = CutOff { user, seen, except };
-            // It names the numbers that it replaces, so the second time it does nothing. If the first time was without
-            // an answer, or another call was first, the numbers tell.
+            // The operation names the numbers that it replaces, so it has no effect the second time. If the first
+            // answer was lost, or another call was faster, the numbers show that.
             let done = self.repeat(&mut attempts, |until| self.rows.cut_off(&cut_off, until))?;
             if let Some(swap) = &cut_off.except {
                 self.known.forget(swap.id);
@@ -223,8 +225,8 @@ impl<R: Rows> RowStore<R> {
             }
             let now = self.repeat(&mut attempts, |until| self.rows.cut_offs(user, until))?;
             let is_later = if user.is_some() { now.of_user > seen.of_user } else { now.of_all > seen.of_all };
-            // A cut-off since the call began has ended all that this one must end, and perhaps the excepted session,
-            // which the next attempt then refuses.
+            // Another cut-off has come since the call began. It has ended all sessions that this one must end, and
+            // perhaps the excepted session, which the next attempt then refuses.
             if is_later && cut_off.except.is_none() {
                 return Ok(());
             }
@@ -243,7 +245,7 @@ impl<R: Rows> RowStore<R> {
         }
     }
 
-    /// The excepted session's row after the cut-off, and the tag that it replaces.
+    /// The row that the excepted session gets with the cut-off, and the tag of the row that it replaces.
     fn excepted(
         &self,
         id: &PublicId,
@@ -288,7 +290,7 @@ impl<R: Rows> RowStore<R> {
     }
 }
 
-/// What the removal of a row found.
+/// What was in a row that was removed.
 enum Removed {
     Nothing,
     Session { was_live: bool },

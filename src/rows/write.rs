@@ -1,5 +1,5 @@
-//! Creating, updating and moving a row: the change runs here, and a lost answer is looked up here (rules 1 to 5 of the
-//! [module](super)).
+//! Creates, updates and moves rows: runs the change of a session, and finds out what became of a write whose answer was
+//! lost (rules 1 to 5 of the [module](super)).
 use super::retry::Attempts;
 use super::row::{CutOffs, MovedRow, Row, Stored, Tags, random_tag};
 use super::store::State;
@@ -11,47 +11,47 @@ use crate::record::Record;
 use crate::store::{Change, Durability, GRACE_MAX, Rotation, Verdict};
 use std::time::{Duration, SystemTime};
 
-/// The lost races after which a write takes the lock of the back end.
+/// The number of times that another writer may be faster before a write takes the lock of the back end.
 const RACES_MAX: u32 = 3;
 
 /// A change of a session.
 pub(super) struct Write<'a> {
     pub(super) change: Change<'a>,
     pub(super) durability: Durability,
-    /// The new id of a rotation.
+    /// The new id, if the write is a rotation.
     pub(super) target: Option<Target>,
 }
 
-/// Where a rotation moves a session.
+/// The new id of a session that is rotated.
 pub(super) struct Target {
     pub(super) successor: SessionId,
     is_login: bool,
     grace: Duration,
 }
 
-/// How a write of a row ended.
+/// The outcome of a write.
 pub(super) enum Written {
-    /// It is stored as this record.
+    /// The session is stored with this record.
     Saved(Record),
     /// There is no live session, or the change was aborted.
     Absent,
-    /// The id is moved.
+    /// A rotation or a login has moved the id.
     Moved(MovedRow),
 }
 
-/// How a swap ended.
+/// The outcome of a swap.
 enum Swapped {
-    /// It was done. With the cut-offs of the new row if it is the newest still.
+    /// The swap was done. The cut-offs are those of the new row, if it is still the newest one.
     Done(Option<CutOffs>),
-    /// It was not done and never will be.
+    /// The swap was not done, and will never be.
     Lost,
 }
 
-/// What the row says of a swap without an answer.
+/// What the stored row shows about a swap whose answer was lost.
 enum Trace {
     Done(Option<CutOffs>),
     Lost,
-    /// It was not done, and the same swap may be sent again.
+    /// The swap was not done, and may be sent again.
     NotYet,
     Unknown,
 }
@@ -61,7 +61,7 @@ impl Target {
         Self { successor, is_login: how.login.is_some(), grace: how.grace.min(GRACE_MAX) }
     }
 
-    /// The row that the old id gets.
+    /// The row that the old id gets; `None` if it is removed.
     fn moved(&self, now: SystemTime) -> Option<MovedRow> {
         let until = now + self.grace;
         (!self.grace.is_zero()).then(|| MovedRow::new(self.successor.public_id(), until, self.is_login))
@@ -96,7 +96,8 @@ impl<R: Rows> RowStore<R> {
                 },
             };
             let changed = if is_guess {
-                // Rule 4. A panic on a version that is not stored any more is not the program's fault.
+                // Rule 4: the change may panic on a version that is not stored any more. Then the panic is not the
+                // program's fault, and the change is run again.
                 match contained(|| self.changed(&row, write)) {
                     Ok(Ok(Changed::Row(changed))) => changed,
                     Ok(Ok(Changed::Nothing(_)) | Err(_)) | Err(Panicked) => continue,
@@ -110,8 +111,8 @@ impl<R: Rows> RowStore<R> {
                     }
                 }
             };
-            let record = changed.record.clone();
-            match self.swap((id, row.tags.newest()), changed, write, attempts)? {
+            let record = changed.row.record.clone();
+            match self.swap(id, changed, write, attempts)? {
                 Swapped::Done(_) => return Ok(Written::Saved(record)),
                 Swapped::Lost if is_guess => continue,
                 Swapped::Lost => {}
@@ -135,7 +136,7 @@ impl<R: Rows> RowStore<R> {
         let mut record = row.record.clone();
         match (write.change)(&mut record)? {
             Verdict::Abort => return Ok(Changed::Nothing(Written::Absent)),
-            // A relaxed version becomes power-safe by being written again.
+            // A version that was saved relaxed is written again, so that it becomes power-safe.
             Verdict::Keep if write.target.is_none() && write.durability != Durability::PowerSafe => {
                 return Ok(Changed::Nothing(Written::Saved(row.record.clone())));
             }
@@ -144,17 +145,20 @@ impl<R: Rows> RowStore<R> {
         }
         self.check_limits(&record, Some(&row.record))?;
         let is_same_user = record.user_digest() == row.record.user_digest();
-        // A user that the change has set has not logged in, so each earlier cut-off of that user ends the session.
+        // If the change has set another user, that user has not logged in. So the session gets the number 0, and every
+        // earlier cut-off of that user ends it.
         let of_user = if is_same_user { row.cut_offs.of_user } else { 0 };
         let tags = row.tags.followed_by(random_tag()?);
-        Ok(Changed::Row(Row { tags, cut_offs: CutOffs { of_user, ..row.cut_offs }, record }))
+        let seen = row.tags.newest();
+        let row = Row { tags, cut_offs: CutOffs { of_user, ..row.cut_offs }, record };
+        Ok(Changed::Row(Replacement { seen, row }))
     }
 
-    /// Sends a swap of a session that was seen with a tag, until it is known whether it was done.
+    /// Sends a swap again until its outcome is known.
     fn swap(
         &self,
-        (id, seen): (&PublicId, u64),
-        mut row: Row,
+        id: &PublicId,
+        Replacement { seen, mut row }: Replacement,
         write: &Write<'_>,
         attempts: &mut Attempts,
     ) -> Result<Swapped> {
@@ -186,10 +190,10 @@ impl<R: Rows> RowStore<R> {
             };
             if let Some(error) = failure {
                 self.note(&error);
-                let is_worth_another = attempts.again(&error);
+                // A lost answer is looked up at once, before other writes have replaced its tag.
                 if error.kind() == ErrorKind::Unanswered {
                     lost_answer.get_or_insert(error);
-                } else if !is_worth_another {
+                } else if !attempts.again(&error) {
                     return Err(lost_answer.map_or(error, |lost| unanswered(swap.id, lost)));
                 }
             }
@@ -204,7 +208,7 @@ impl<R: Rows> RowStore<R> {
         }
     }
 
-    /// Looks up what became of a swap whose answer was lost (rule 2).
+    /// Finds out what became of a swap whose answer was lost (rule 2).
     fn trace(&self, swap: &Swap<'_>, attempts: &mut Attempts) -> Result<Trace> {
         let mine = swap.row.tags.newest();
         let found = self.select(swap.id, attempts)?;
@@ -225,12 +229,12 @@ impl<R: Rows> RowStore<R> {
             (Some(Selected { stored: Stored::Moved(moved), .. }), Some(to)) => {
                 if moved.successor == *to.successor { Trace::Done(None) } else { Trace::Lost }
             }
-            // Without a grace period, only the new id tells.
+            // Without a grace period the old row is gone. Only the row of the new id shows whether the swap was done.
             (None, Some(to)) => match self.select(to.successor, attempts)? {
                 Some(_) => Trace::Done(None),
                 None => Trace::Lost,
             },
-            // The session was moved or ended since; the update may be in its successor.
+            // The session was moved or ended since. The update may be in its successor.
             (_, None) => Trace::Unknown,
         })
     }
@@ -248,7 +252,7 @@ impl<R: Rows> RowStore<R> {
             let inserted = self.rows.insert(&id, &row, how, attempts.until());
             let found = match inserted {
                 Ok(Some(cut_offs)) => self.answered(Some(cut_offs)),
-                // Another session has this id, which the generator of random ids must not draw twice.
+                // The id exists already, although it is random. That must not happen.
                 Ok(None) => {
                     return Err(
                         Error::new(ErrorKind::Random, "store a session").with_reason("the id is taken")
@@ -259,7 +263,8 @@ impl<R: Rows> RowStore<R> {
                     if error.kind() != ErrorKind::Unanswered {
                         continue;
                     }
-                    // Rule 3: found, it is done; not found, it is made again under another id.
+                    // Rule 3: if the row is there, the creation was done. If not, the session is created again under
+                    // another id.
                     match self.select(&id, &mut attempts) {
                         Ok(Some(Selected { stored: Stored::Session(row), .. })) => Some(row.cut_offs),
                         Ok(_) => continue,
@@ -278,7 +283,7 @@ impl<R: Rows> RowStore<R> {
         }
     }
 
-    /// Refuses a record above a limit that is larger than before.
+    /// Refuses a record that exceeds a limit, unless it does not exceed the record before it.
     fn check_limits(&self, record: &Record, before: Option<&Record>) -> Result<()> {
         let bytes_of = |record: &Record| record.as_bytes().len() - record.login_bytes();
         let refuse = |kind, reason| Err(Error::new(kind, "encode session record").with_reason(reason));
@@ -297,9 +302,15 @@ impl<R: Rows> RowStore<R> {
     }
 }
 
-/// The result of a change.
+/// The next version of a row, and the tag of the version that it replaces.
+struct Replacement {
+    seen: u64,
+    row: Row,
+}
+
+/// The outcome of running a change.
 enum Changed {
-    Row(Row),
+    Row(Replacement),
     /// Nothing is to be written.
     Nothing(Written),
 }

@@ -1,22 +1,22 @@
-//! The well-formed tokens that a request presented. Uses no store.
+//! The valid tokens that a request has sent. This module uses no store.
 use crate::id::Token;
 
-/// The number of tokens that are stored inline. A request that presents no more costs no allocation.
+/// The number of tokens that are stored without an allocation.
 const INLINE: usize = 4;
-/// The most tokens that are kept; a `destroy` ends all of them.
+/// The largest number of tokens that are kept. A `destroy` ends the sessions of all of them.
 const KEPT_MAX: usize = 32;
 
-/// Distinct tokens, in their order.
+/// Tokens without duplicates, in the order in which the request sent them.
 #[derive(Default)]
 pub(super) struct Candidates {
-    /// Filled from the first place on.
+    /// The first tokens, from the first place on.
     first: [Option<Token>; INLINE],
     /// The tokens beyond [`INLINE`].
     more: Vec<Token>,
 }
 
 impl Candidates {
-    /// Adds a token, unless it is there already or [`KEPT_MAX`] are kept.
+    /// Adds a token, unless it is there already or [`KEPT_MAX`] tokens are kept.
     pub(super) fn insert(&mut self, token: Token) {
         for place in &mut self.first {
             match place {

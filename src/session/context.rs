@@ -1,5 +1,4 @@
-//! The store, the lifetime and the observer, which all sessions of a program share. Has no setters: `Sessions` builds
-//! it.
+//! The store, the lifetime and the observer, which all sessions of a program share. They are set once, by `Sessions`.
 use crate::event::{Event, Observer};
 use crate::lifetime::Lifetime;
 use crate::store::Store;

@@ -1,7 +1,7 @@
 //! The changes of a request. They are kept as changes, so that a save can merge them into the newest stored record.
 //!
-//! Pure: no store, no clock. An entry is atomic (nested values never merge). For each entry the delta says "set",
-//! "remove" or "apply these functions"; besides, it may say "drop all other entries".
+//! This module uses no store and no clock. An entry is changed as a whole (nested values are not merged). For each
+//! entry the delta says "set", "remove" or "apply these functions"; besides, it may say "drop all other entries".
 use crate::contained::contained;
 use crate::error::Result;
 use crate::record::{Edit, Entries, Record};
@@ -33,7 +33,8 @@ impl DerefMut for LazyDelta {
 /// The unsaved changes of one request.
 #[derive(Default)]
 pub(super) struct Delta {
-    /// Drops every entry that exists at the merge, except these names. `update_now` committed those after the drop.
+    /// If the request has dropped all entries: the names of those that `update_now` has stored since, which are kept.
+    /// All others that exist at the merge are dropped.
     dropped_but: Option<BTreeSet<String>>,
     entries: BTreeMap<String, EntryDelta>,
 }
@@ -44,12 +45,12 @@ enum EntryDelta {
     Update { preview: Value, functions: UpdateFns },
 }
 
-/// An entry's value after a merge.
+/// The value of an entry after a merge.
 #[derive(Debug, PartialEq)]
 pub(super) enum Merged<'a> {
-    /// The stored value, or the value that the request set.
+    /// The stored value, or the one that the request has set.
     Same(ValueRef<'a>),
-    /// The result of a function.
+    /// The result of the functions that the request has given for the entry.
     New(Value),
 }
 
@@ -88,16 +89,16 @@ impl Delta {
         self.entries.insert(name.into(), EntryDelta::Remove);
     }
 
-    /// Discards all changes so far, and drops every entry that exists at the merge.
+    /// Drops all changes so far, and all entries that exist at the merge.
     pub(super) fn clear(&mut self) {
         self.dropped_but = Some(BTreeSet::new());
         self.entries.clear();
     }
 
-    /// Adds a function for an entry; `preview` is its result on the handler's copy.
+    /// Adds a function for an entry. `preview` is its result on the value that the handler has read.
     pub(super) fn update(&mut self, name: &str, preview: Value, function: UpdateFn) {
         match self.entries.get_mut(name) {
-            // If this request set or removed the value, the function's result does not depend on the stored value.
+            // This request has set or removed the entry, so the function's result does not depend on the stored value.
             Some(change @ (EntryDelta::Set(_) | EntryDelta::Remove)) => *change = EntryDelta::Set(preview),
             Some(EntryDelta::Update { preview: last, functions }) => {
                 *last = preview;
@@ -110,7 +111,7 @@ impl Delta {
         }
     }
 
-    /// Clears the changes of an entry that was written to the store with all of them.
+    /// Removes the changes of an entry, after `update_now` has stored them all.
     pub(super) fn committed(&mut self, name: &str) {
         self.entries.remove(name);
         if let Some(kept) = &mut self.dropped_but {
@@ -118,7 +119,8 @@ impl Delta {
         }
     }
 
-    /// The handler's view of an entry; `stored` is its loaded value.
+    /// The value of an entry as the handler sees it: with the changes of this request. `stored` is the value that was
+    /// loaded.
     pub(super) fn view<'a>(&'a self, name: &str, stored: Option<ValueRef<'a>>) -> Option<ValueRef<'a>> {
         match self.entries.get(name) {
             Some(EntryDelta::Set(value) | EntryDelta::Update { preview: value, .. }) => Some(value.into()),
@@ -127,7 +129,8 @@ impl Delta {
         }
     }
 
-    /// The handler's view of the names.
+    /// The names of all entries as the handler sees them: with the changes of this request. `stored` are the entries
+    /// that were loaded.
     pub(super) fn names(&self, stored: Option<Entries<'_>>) -> BTreeSet<String> {
         let changed = self.entries.keys().filter(|name| self.view(name, None).is_some()).cloned();
         let stored = stored.into_iter().flat_map(Entries::iter);
@@ -135,12 +138,12 @@ impl Delta {
         changed.chain(stored.map(|(name, _)| name.to_owned())).collect()
     }
 
-    /// Whether this request changed the entry already.
+    /// Whether this request has changed the entry.
     pub(super) fn touches(&self, name: &str) -> bool {
         self.entries.contains_key(name) || self.drops(name)
     }
 
-    /// The entry's value after merging the delta into `stored`.
+    /// The value of an entry after the changes of this request are merged into `stored`.
     pub(super) fn merged<'a>(
         &'a self,
         name: &str,
@@ -161,7 +164,7 @@ impl Delta {
         })
     }
 
-    /// Merges the delta into the stored entries. Returns whether that changed anything.
+    /// Merges the changes of this request into the stored entries. Returns whether that changed any entry.
     pub(super) fn apply(&self, record: &mut Record) -> Result<bool> {
         let before = record.clone();
         let stored = before.entries();

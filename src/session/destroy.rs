@@ -1,4 +1,4 @@
-//! The end of a session by its request: in the store, at once, and in the browser, by the response.
+//! The destruction of a session by a request: in the store at once, and in the browser by the response.
 use super::Session;
 use super::found::Found;
 use crate::error::Result;
@@ -56,8 +56,8 @@ impl Session {
         Ok(destroyed)
     }
 
-    /// Deletes every session of the candidates, and one that this request created. The session's state is kept unless
-    /// all are deleted.
+    /// Deletes the sessions of all tokens that the request has sent, and one that this request has created. The state
+    /// of this session changes only if all could be deleted.
     pub(super) fn destroy_in_store(&mut self) -> Result<Destroyed> {
         let current = self.current();
         let own = current.map(|current| &current.token).filter(|token| !self.candidates.contains(token));
@@ -68,7 +68,7 @@ impl Session {
             let deleted = self.context.store.delete(token);
             cookie_is_dead |= deleted.is_ok() && self.cookie.carries(token);
             match deleted {
-                // After a failed attempt, the session may be absent because that attempt ended it.
+                // The session may be absent because an earlier, failed attempt of this request has ended it.
                 Ok(was_live) if was_live || self.destroy_failed => {
                     ended = true;
                     let of_current = current.filter(|current| current.token == *token);

@@ -96,7 +96,8 @@ impl Session {
         Ok(self.deadline_at(now)?.duration_since(now).unwrap_or_default())
     }
 
-    /// The stored deadline, or the one that a save at `now` would store, as [`log_in`](Self::log_in) and `apply` do.
+    /// The stored deadline, or the one that a save at `now` would store. It is computed as [`log_in`](Self::log_in) and
+    /// `apply` do.
     fn deadline_at(&self, now: SystemTime) -> Result<SystemTime> {
         let lifetime = &self.context.lifetime;
         let stored = self.of_this_user(self.look()?).map(Record::timing);
@@ -135,13 +136,13 @@ impl Session {
         self.passive = true;
     }
 
-    /// Whether this request presented the current session, so that it is at least the visitor's second one.
+    /// Whether the request has sent the id of the session, so that it is at least the visitor's second request.
     pub(super) fn has_returned(&self) -> bool {
         self.current().is_some_and(|current| self.candidates.contains(&current.token))
     }
 
-    /// Renews a session's times as this request may: a passive request moves nothing, and the first request of a
-    /// visitor does not end the first age.
+    /// Renews a session's times, if this request may: a passive request renews nothing, and the first request of a
+    /// visitor does not end the time for which `first_age` applies.
     pub(super) fn renew_timing(&self, timing: &mut Timing, now: SystemTime) -> Renewed {
         if self.passive || timing.came_once && !self.has_returned() {
             return Renewed::No;
@@ -171,8 +172,8 @@ impl Session {
         }
     }
 
-    /// Ends the session because its own expiry setting has passed. This is no logout, so the cookie is removed only if
-    /// it carries the ended session.
+    /// Ends the session because its own expiry setting has passed. This is not a logout, so the cookie is removed only
+    /// if its value is the id of this session.
     pub(super) fn expire(&mut self) -> Result<()> {
         let current = self.current();
         let was_presented = current.is_some_and(|current| self.candidates.contains(&current.token));

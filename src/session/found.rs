@@ -1,4 +1,4 @@
-//! The session that a request's tokens lead to: looked up once, when the session is first used.
+//! The session that a request's tokens lead to. It is looked up once, when the session is first used.
 use super::Session;
 use crate::error::Result;
 use crate::event::{Event, User};
@@ -6,21 +6,21 @@ use crate::id::{PublicId, Token};
 use crate::record::Record;
 use crate::store::{Absent, Lookup, Moved};
 
-/// The most candidates that are looked up to find the live one, because each lookup costs a read of the disk.
+/// The number of tokens of a request that are looked up, at most, because each lookup costs a read of the disk.
 const LOOKED_UP_MAX: usize = 4;
 
-/// The session that the candidates lead to.
+/// The session that the request's tokens lead to.
 pub(super) enum Found {
-    /// The first live session.
+    /// The session of the first token that has a live one.
     Live(Current),
-    /// No session is live. A rotation or a login has moved this token, and its grace period is not over: the request
-    /// was sent before the browser had the new token. It opens nothing, and nothing is stored for it but a login.
+    /// No token has a live session. A rotation or a login has moved this one, and its grace period has not ended: the
+    /// request was sent before the browser had the new token. It opens no session, and only a login stores anything.
     Moved(Token),
-    /// No session is live, and no token is moved: something that is stored makes a new session.
+    /// No token has a live session, and none is moved. If the request stores anything, it creates a session.
     Nothing,
 }
 
-/// A live session as it was loaded or last saved.
+/// A live session, with the record that was loaded or saved last.
 pub(super) struct Current {
     pub(super) token: Token,
     pub(super) record: Record,
@@ -28,30 +28,29 @@ pub(super) struct Current {
 }
 
 impl Session {
-    /// The live session among the candidates, for a method that counts as a read.
+    /// The live session, for a method that counts as a read.
     pub(super) fn load(&self) -> Result<Option<&Current>> {
         self.read.set(true);
         self.look()
     }
 
-    /// The live session among the candidates, for a method that does not count as a read.
+    /// The live session, for a method that does not count as a read.
     pub(super) fn look(&self) -> Result<Option<&Current>> {
         self.accessed.set(true);
         self.find()
     }
 
-    /// The live session among the candidates, if there is one. The result is remembered; a failure is not.
+    /// The live session, if there is one. The result of the lookup is remembered; an error is not.
     pub(super) fn find(&self) -> Result<Option<&Current>> {
         if self.found.get().is_none() {
             let found = self.look_up()?;
-            // The cell is still empty, because `look_up` calls the store and the observer, and neither has this
-            // session.
+            // `found` is still empty: `look_up` calls the store and the observer, and neither can reach this session.
             let _ = self.found.set(found);
         }
         Ok(self.current())
     }
 
-    /// The session if it is loaded and live.
+    /// The live session, if it was looked up and found.
     pub(super) fn current(&self) -> Option<&Current> {
         match self.found.get() {
             Some(Found::Live(current)) => Some(current),
@@ -59,7 +58,7 @@ impl Session {
         }
     }
 
-    /// The moved token, if the session is loaded and that is what was found.
+    /// The token that was moved, if the lookup found that and no live session.
     pub(super) fn moved(&self) -> Option<&Token> {
         match self.found.get() {
             Some(Found::Moved(token)) => Some(token),
@@ -89,8 +88,8 @@ impl Session {
         Ok(moved.cloned().map_or(Found::Nothing, Found::Moved))
     }
 
-    /// Reports why a token was not found, unless it is moved within its grace period, which is expected of a request
-    /// beside a login. Returns whether it is.
+    /// Reports to the observer why a token was not found. A token that was moved within its grace period is not
+    /// reported, because requests beside a login have one. Returns whether the token is such a one.
     #[cold]
     fn note_absent(&self, absent: Absent, token: &Token) -> bool {
         match absent {
@@ -100,7 +99,7 @@ impl Session {
             Absent::Expired(id) => self.context.observe(&Event::Expired(id)),
             Absent::Damaged(id) => self.context.observe(&Event::Damaged(id)),
             Absent::Moved(Moved { id, .. }) => {
-                // The user is for the log only, so a failure to find it is no failure of the request.
+                // The user is for the log only. So if it cannot be found, the request does not fail.
                 let successor = self.context.store.successor(token).ok().flatten();
                 let user = successor.as_ref().and_then(|live| live.record.user()).map(User::new);
                 self.context.observe(&Event::Reused { id, user });

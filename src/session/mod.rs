@@ -1,6 +1,6 @@
 //! One visitor's session: a dictionary that loads when it is first read and saves its changes.
 //!
-//! Uses the [`Store`](crate::store::Store) trait. Knows no storage and no HTTP.
+//! This module uses the trait [`Store`](crate::store::Store), and depends on no particular store and not on HTTP.
 //!
 //! ```text
 //!             first read                insert, update, remove, clear, set_expiry, login, rotate_id
@@ -10,16 +10,17 @@
 //!                           └──────────────────────────── merged into the newest record, in the store
 //! ```
 //!
-//! - The handler sees the record of the first read with the delta on top.
+//! - The handler sees the record of the first read with the changes of its request (the delta).
 //! - A save merges the delta, entry by entry, into the newest stored record ([`Store::update`], under the lock).
 //! - If a session was live at first read and is absent at save, the save fails with [`ErrorKind::Gone`], and nothing is
-//!   resurrected. So does a save of a request that brought a token which a rotation or a login has moved.
-//! - A login is not lost that way: it moves the session that rotations have put in the place of its own, or makes a new
-//!   one. A destruction ends that session, too.
+//!   resurrected. A save fails in the same way if a rotation or a login has moved the request's token.
+//! - A login is not lost that way: if rotations have moved its session to another id, it moves that one, and if there
+//!   is none, it creates a new session. A destruction, too, ends the session under its present id.
 //!
-//! Each operation has a file: `found` (the first read), `dictionary` (entries), `delta` (their changes), `save`, `now`
-//! (changes that are made at once), `rotate` (login and a new id), `step_up` (the time and the device of the login),
-//! `expiry`, `destroy`; `pending_cookie` is for the response, `context` has the parts that all sessions share.
+//! Each operation has a file: `found` (the first read), `entries` (reading and changing them), `delta` (their changes),
+//! `save`, `now` (changes that are made at once), `rotate` (login and a new id), `step_up` (the time and the device of
+//! the login), `expiry`, `destroy`; `pending_cookie` is for the response, `context` has the parts that all sessions
+//! share.
 //!
 //! [`Store::update`]: crate::store::Store::update
 //! [`ErrorKind::Gone`]: crate::ErrorKind::Gone
@@ -27,7 +28,7 @@ mod candidates;
 mod context;
 mod delta;
 mod destroy;
-mod dictionary;
+mod entries;
 mod expiry;
 mod found;
 mod now;
@@ -38,7 +39,7 @@ mod step_up;
 
 pub(crate) use context::Context;
 pub use destroy::Destroyed;
-pub use dictionary::NAME_BYTES_MAX;
+pub use entries::NAME_BYTES_MAX;
 pub(crate) use pending_cookie::PendingCookie;
 pub use rotate::USER_BYTES_MAX;
 
@@ -55,8 +56,8 @@ use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
 
-/// The most candidates of a request that are read, well-formed or not; the rest is ignored. A browser sends one cookie
-/// of this name, or a few (one for each path and domain). 64 leave room for those and bound the work.
+/// The number of tokens of a request that are read, at most, valid or not. Further ones are ignored. A browser sends
+/// one cookie of this name, or a few (one for each path and domain). 64 leave room for those and bound the work.
 const CANDIDATES_MAX: u8 = 64;
 
 /// One visitor's session. Owned and `Send`; made without I/O.
@@ -77,25 +78,25 @@ const CANDIDATES_MAX: u8 = 64;
 )]
 pub struct Session {
     context: Arc<Context>,
-    /// The request's well-formed tokens, until a `destroy` clears them. Only the first few are looked up.
+    /// The valid tokens that the request has sent, until a `destroy` clears them. Only the first few are looked up.
     candidates: Candidates,
-    /// The number of candidates that were read, well-formed or not.
+    /// The number of tokens that were read, valid or not.
     candidates_read: u8,
-    /// The session that the candidates lead to; empty until the first read.
+    /// The session that the tokens lead to; empty before the session is first used.
     found: OnceCell<Found>,
     malformed_observed: Cell<bool>,
     /// Whether the response depends on the session.
     accessed: Cell<bool>,
     /// Whether the request used the session in a way that counts as a read for [`Renewal`](crate::Renewal).
     read: Cell<bool>,
-    /// Whether the request moves no deadline.
+    /// Whether the request is passive: it moves no deadline.
     passive: bool,
     modified: bool,
-    /// Whether this request wrote to the store, for [`Renewal::OnSave`](crate::Renewal::OnSave).
+    /// Whether this request has written to the store. [`Renewal::OnSave`](crate::Renewal::OnSave) asks for it.
     saved: bool,
-    /// Whether a write of this request was less than [`Durability::PowerSafe`].
+    /// Whether a save of this request had a lower durability than [`Durability::PowerSafe`].
     saved_relaxed: bool,
-    /// Whether the request presented a well-formed token, also if a `destroy` has cleared it since.
+    /// Whether the request has sent a valid token, even if a `destroy` has cleared it since.
     presented_token: bool,
     /// Whether the response removes the cookie, unless a new session is stored.
     removes_cookie: bool,
@@ -111,7 +112,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A new session; [`present`](Self::present) gives it the tokens of its request.
+    /// A new session. [`present`](Self::present) passes the tokens of its request to it.
     #[inline]
     pub(crate) fn new(context: Arc<Context>) -> Self {
         Self {
@@ -138,8 +139,9 @@ impl Session {
         }
     }
 
-    /// Takes the next candidate of the request; the first live one among all candidates is this session. Does no I/O.
-    /// `None` stands for a candidate that cannot be a token of any store. Returns whether further candidates are read.
+    /// Passes the next token of the request to the session. The first one that has a live session determines the
+    /// session. Does no I/O. `None` stands for a value that no store can have as a token. Returns whether further
+    /// tokens are read.
     pub(crate) fn present(&mut self, candidate: Option<Token>) -> bool {
         match candidate {
             Some(token) if self.context.store.is_well_formed(&token) => {
@@ -234,7 +236,7 @@ impl Session {
         Ok(self.load()?.map(|current| current.token.clone()))
     }
 
-    /// Reports once that the request presented a malformed token: a header of megabytes must not fill a log.
+    /// Reports an invalid token once for each request, because a header of megabytes must not fill a log.
     fn observe_malformed(&self) {
         if !self.malformed_observed.replace(true) {
             self.context.observe(&Event::Malformed);

@@ -1,9 +1,9 @@
-//! Changes of one entry that are made in the store, at once and as one step.
+//! Changes of one entry that are made in the store at once, as one step.
 //!
-//! Only that entry is saved, together with the request's earlier changes of it. A pending `login` or `rotate_id` is
-//! carried out in the same step, so that no later change is written under the old id.
+//! Only that entry is saved, together with the earlier changes that the request has made to it. A pending `login` or
+//! `rotate_id` is carried out in the same step, so that no later change is written under the old id.
 use super::delta::Merged;
-use super::dictionary::{check_name, read, run_program, store};
+use super::entries::{check_name, read, run_program, store};
 use super::{IdChange, Session};
 use crate::error::Result;
 use crate::id::Token;
@@ -14,14 +14,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::SystemTime;
 
-/// Takes the value of an entry and returns its new value; `None` removes the entry. It may run several times.
+/// A function that gets the value of an entry and returns its new value; `None` removes the entry. It may be called
+/// several times.
 type EntryFn<'a> = &'a mut dyn FnMut(Option<ValueRef<'_>>) -> Result<Option<Value>>;
 
-/// The result of a change.
+/// The result of a change of one entry.
 struct SavedEntry {
-    /// Whether the entry's value is another one now.
+    /// Whether the value of the entry has changed.
     changed: bool,
-    /// Whether there is a session in the store.
+    /// Whether the session is stored now.
     stored: bool,
 }
 
@@ -135,11 +136,12 @@ impl Session {
         check_name(name)?;
         let saved = self.write_now(name, change);
         let SavedEntry { changed, stored } = self.note_failure(saved)?;
-        // Without a change of the request, the delta stays without an allocation.
+        // If the request has no other changes, the list of changes stays without an allocation.
         if !self.delta.is_empty() {
             self.delta.committed(name);
         }
-        // If nothing is stored, a pending login stays pending, because an expiry setting of the past is pending too.
+        // If no session was stored, a pending login stays pending: an expiry setting in the past, which prevents the
+        // creation, is pending too.
         if stored {
             self.id_change = IdChange::Keep;
         }
@@ -150,14 +152,14 @@ impl Session {
         let now = self.context.store.now();
         match self.load()?.map(|current| current.token.clone()) {
             Some(token) => self.merge_now(&token, name, change, now),
-            None => match self.moved_for_login("update an entry of session")? {
+            None => match self.moved_token_if_login_pending("update an entry of session")? {
                 Some(token) => self.merge_now(&token, name, change, now),
                 None => self.create_now(name, change, now),
             },
         }
     }
 
-    /// Changes one entry of a session that is presumably stored.
+    /// Changes one entry of a session that was stored when the request read it.
     fn merge_now(
         &mut self,
         token: &Token,
@@ -172,21 +174,21 @@ impl Session {
             Ok(if changed || logged_in { Verdict::Write } else { Verdict::Keep })
         })?;
         let Some(saved) = saved else {
-            self.gone_unless_login("update an entry of session")?;
+            self.error_unless_login_pending("update an entry of session")?;
             return self.create_now(name, change, now);
         };
         self.apply_saved(saved, now, logged_in);
         Ok(SavedEntry { changed, stored: true })
     }
 
-    /// Changes one entry of a session that is not stored, and so creates the session.
+    /// Changes one entry of a session that is not stored. This creates the session.
     fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<SavedEntry> {
         let mut record = self.new_record(now)?;
         let changed = self.change_entry(name, &mut record, change)?;
         Ok(SavedEntry { changed, stored: self.store_new(record, now)? })
     }
 
-    /// Applies the request's earlier changes of the entry to a record, and then `change`.
+    /// Applies to a record the changes that the request has made to the entry, and then `change`.
     fn change_entry(&self, name: &str, record: &mut Record, change: EntryFn<'_>) -> Result<bool> {
         let before = record.clone();
         let stored = before.entries().get(name);

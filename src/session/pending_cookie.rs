@@ -3,24 +3,24 @@ use super::Session;
 use crate::id::Token;
 use std::time::{Duration, SystemTime};
 
-/// The cookie of a response.
+/// The cookie of the response.
 #[derive(Debug, Default)]
 pub(crate) enum PendingCookie {
-    /// No cookie: the browser has the token, with the right deadline.
+    /// No cookie is sent: the browser has the token, with the right deadline.
     #[default]
     Nothing,
-    /// A new token, or the old one with a moved deadline.
+    /// A new token is sent, or the same one with a later deadline.
     Token {
         token: Token,
-        /// The lifetime from the save on, and the deadline; `None` ends with the browser.
+        /// The time from the save to the deadline, and the deadline; `None` for a cookie that ends with the browser.
         until: Option<(Duration, SystemTime)>,
     },
-    /// A removal: the session of the request's cookie was ended, or the visitor logged out.
+    /// The cookie is removed: its session was ended, or the visitor logged out.
     Removed,
 }
 
 impl PendingCookie {
-    /// Whether the response gives the browser this token.
+    /// Whether the response sends this token to the browser.
     pub(super) fn carries(&self, token: &Token) -> bool {
         matches!(self, Self::Token { token: carried, .. } if carried == token)
     }
@@ -38,8 +38,8 @@ impl Session {
         self.cookie = PendingCookie::Removed;
     }
 
-    /// Cancels a pending token that no longer exists. A late response with it would overwrite the cookie of a newer
-    /// login.
+    /// Drops a token that was to be sent, because it does not exist any more. A late response with it would replace the
+    /// cookie of a newer login.
     pub(super) fn drop_cookie(&mut self) {
         if matches!(self.cookie, PendingCookie::Token { .. }) {
             self.cookie = if self.removes_cookie { PendingCookie::Removed } else { PendingCookie::Nothing };

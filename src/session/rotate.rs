@@ -7,19 +7,19 @@ use crate::record::{self, DEVICE_NOTE_BYTES_MAX, Expiry, Record, Timing};
 use crate::store::{Absent, Lookup};
 use std::time::SystemTime;
 
-/// Longest user, in bytes.
+/// The largest number of bytes of a user's name.
 pub const USER_BYTES_MAX: usize = 256;
 
-/// Whether the next save moves the session to a new id.
+/// Whether the next save gives the session a new id.
 #[derive(PartialEq)]
 pub(super) enum IdChange {
     Keep,
     Rotate,
-    /// Rotate, and record this user.
+    /// A new id, and this user.
     Login(Login),
 }
 
-/// A pending login.
+/// A login that the next save carries out.
 #[derive(PartialEq)]
 pub(super) struct Login {
     pub(super) user: String,
@@ -153,7 +153,7 @@ impl Session {
         })
     }
 
-    /// The stored record as the handler sees it: none if another user than that of a pending login was logged in.
+    /// The stored record as the handler sees it: `None` if another user was logged in than that of a pending login.
     pub(super) fn of_this_user<'a>(&self, stored: Option<&'a Current>) -> Option<&'a Record> {
         let record = &stored?.record;
         match &self.id_change {
@@ -162,20 +162,20 @@ impl Session {
         }
     }
 
-    /// Drops this request's changes, because a login of `user` takes the place of another user's.
+    /// Drops this request's changes if the session has another user than `user`, who is about to log in.
     fn drop_changes_of_another_user(&mut self, user: &str) {
         self.expiry = None;
         let stored = self.current().and_then(|current| current.record.user());
         if stored.is_some_and(|stored| stored != user) {
-            // `of_this_user` hides the stored entries from now on, and the save drops them.
+            // From now on `of_this_user` hides the stored entries, and the save drops them.
             self.delta = LazyDelta::default();
         } else {
             self.delta.clear();
         }
     }
 
-    /// Carries out a pending login on the record of a live session, before any other change of the request. The entries
-    /// and the expiry setting of another user are dropped. Returns whether a login was pending.
+    /// Carries out a pending login on the record of a live session, before the other changes of the request. Drops the
+    /// entries and the expiry setting of another user. Returns whether a login was pending.
     pub(super) fn log_in(&self, record: &mut Record, now: SystemTime) -> Result<bool> {
         let IdChange::Login(login) = &self.id_change else { return Ok(false) };
         let mut timing = record.timing();
@@ -194,9 +194,9 @@ impl Session {
         Ok(true)
     }
 
-    /// The first record of a new session. If a login's session is gone, the record starts from the entries that another
-    /// login of the same user has moved, or else from those that this request had loaded (a cart, say), unless they
-    /// were another user's.
+    /// The first record of a new session. If the session of a login has ended, the record gets the entries to which
+    /// another login of the same user has moved them, or else those that this request had loaded (a cart, for example),
+    /// unless they belong to another user.
     pub(super) fn new_record(&self, now: SystemTime) -> Result<Record> {
         let empty = Record::new(now, now);
         let IdChange::Login(login) = &self.id_change else { return Ok(empty) };
@@ -207,7 +207,7 @@ impl Session {
             return Ok(record);
         };
         let expiry = lost.timing().expiry;
-        // The session may be gone because its expiry setting has passed.
+        // The session may have ended because this expiry setting has passed.
         let expiry = if expiry.is_over(now) { Expiry::Default } else { expiry };
         record.set_timing(Timing { expiry, ..Timing::new(now, now) });
         if let (None, Some(note)) = (&login.device_note, lost.device_note()) {
@@ -217,8 +217,9 @@ impl Session {
         Ok(record)
     }
 
-    /// The live session of the same user to which another request's login has moved this one's token within its grace
-    /// period. (A rotation alone leads here only if that session is not live any more, or is another user's.)
+    /// The live session of the same user to which the login of another request has moved this request's token, within
+    /// its grace period. (After a mere rotation, this session is found only if the rotated one has ended, or has
+    /// another user.)
     fn successor_of_same_user(&self, user: &str, now: SystemTime) -> Result<Option<Record>> {
         let Some(token) = self.moved().or_else(|| Some(&self.current()?.token)) else { return Ok(None) };
         match self.context.store.load(token)? {
@@ -235,7 +236,7 @@ impl Session {
         matches!(self.id_change, IdChange::Login(_))
     }
 
-    /// The device note after a pending login, if there is one, where `stored` is the session's record.
+    /// The device note after a pending login. `stored` is the session's record.
     pub(super) fn merged_note<'a>(&'a self, stored: Option<&'a Record>) -> Option<&'a str> {
         let stored_note = |of: Option<&str>| {
             stored.filter(|record| of.is_none() || record.user() == of).and_then(Record::device_note)
@@ -252,7 +253,7 @@ impl Login {
         &self.user
     }
 
-    /// Writes the marks of this login into a record.
+    /// Writes the time, the user's digest and the device note of this login into a record.
     fn mark(&self, record: &mut Record, now: SystemTime) -> Result<()> {
         record.set_user(&self.user)?;
         record.set_login(record::Login { at: Some(now), ..record.login() });

@@ -1,4 +1,5 @@
-//! Saving a session's changes: as a new session, merged into the newest record, or moved with that record to a new id.
+//! Saving a session's changes: as a new session, or merged into the newest record, which may get a new id in the same
+//! step.
 use super::delta::LazyDelta;
 use super::found::{Current, Found};
 use super::{IdChange, PendingCookie, Session};
@@ -93,20 +94,20 @@ impl Session {
         self.save_failed
     }
 
-    /// The save at the end of a request: writes the changes, or moves the deadline.
+    /// The save at the end of a request: writes the changes, or only moves the deadline.
     pub(crate) fn commit(&mut self) -> Result<()> {
         let lifetime = &self.context.lifetime;
         let changed = self.is_changed();
-        // Saves before the call of `power_safe` become power-safe by an update that changes nothing.
+        // Saves that were made before `power_safe` was called become power-safe by an update without a change.
         let strengthen = self.saved_relaxed && self.durability == Durability::PowerSafe;
         let must = changed || strengthen;
         let renews = !self.passive && lifetime.renews(self.saved, self.read.get());
-        // A read is a second visit, which ends the first age.
+        // A read at the second visit ends the time for which `first_age` applies.
         let returns = self.read.get() && lifetime.comes_once(false);
         if !must && !renews && !returns {
             return Ok(());
         }
-        // A request that did not use its session stays "not accessed", even if the save moves the deadline.
+        // A request that has not used its session stays "not accessed", even if this save moves the deadline.
         let found = self.find();
         let now = self.context.store.now();
         match found {
@@ -133,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Whether the changes end the session.
+    /// Whether the expiry setting of this request ends the session at the save.
     fn expires_by(&self, now: SystemTime) -> bool {
         self.expiry.is_some_and(|expiry| expiry.is_over(now))
     }
@@ -141,7 +142,7 @@ impl Session {
     /// Saves the changes of a request that found no live session.
     #[cold]
     fn save_absent(&mut self, now: SystemTime) -> Result<()> {
-        match self.moved_for_login("save session")? {
+        match self.moved_token_if_login_pending("save session")? {
             None => self.create(now),
             Some(_) if self.expires_by(now) => self.expire(),
             Some(token) => self.merge(&token, now),
@@ -166,7 +167,7 @@ impl Session {
             Ok(if changed || moved { Verdict::Write } else { Verdict::Keep })
         })?;
         let Some(saved) = saved else {
-            self.gone_unless_login("save session")?;
+            self.error_unless_login_pending("save session")?;
             return self.create(now);
         };
         self.apply_saved(saved, now, moved);
@@ -255,14 +256,14 @@ impl Session {
             if saved.live.id != before.id && self.id_change != IdChange::Keep {
                 self.context.observe(&Event::Rotated { from: before.id, to: saved.live.id });
             }
-            // A session that moved stays one of the candidates.
+            // The session with its new token stays one of those that a `destroy` ends.
             let before = before.token.clone();
             self.candidates.replace(&before, &saved.token);
         }
         self.set_current(saved, now, send_cookie);
     }
 
-    /// Applies the result of a login that found its session by a moved token.
+    /// Applies the result of a login whose session was found under a moved token.
     #[cold]
     fn apply_login(&mut self, saved: Saved, now: SystemTime) {
         if let Some(moved) = self.moved().cloned() {
@@ -272,7 +273,7 @@ impl Session {
         self.set_current(saved, now, true);
     }
 
-    /// Makes the saved version the current one.
+    /// Makes a saved record the current session of this request.
     fn set_current(&mut self, saved: Saved, now: SystemTime, send_cookie: bool) {
         let Saved { token, live } = saved;
         if send_cookie {
@@ -293,17 +294,16 @@ impl Session {
         self.saved_relaxed = durability != Durability::PowerSafe;
     }
 
-    /// Clears the pending changes, after a save or when they have become pointless.
+    /// Clears the changes of this request, after a save or when they have no purpose any more.
     pub(super) fn clear_pending(&mut self) {
         self.delta = LazyDelta::default();
         self.expiry = None;
         self.id_change = IdChange::Keep;
     }
 
-    /// Handles a session that was ended during this request. Its changes are lost, and its cookie is not sent. A
-    /// pending login is not refused because its old session is gone: the result is `Ok`, and the caller creates a new
-    /// session.
-    pub(super) fn gone_unless_login(&mut self, operation: &'static str) -> Result<()> {
+    /// Refuses a change of a session that was ended during this request: its changes are lost, and its cookie is not
+    /// sent. A pending login is not refused. Then the result is `Ok`, and the caller creates a new session.
+    pub(super) fn error_unless_login_pending(&mut self, operation: &'static str) -> Result<()> {
         if self.is_login_pending() {
             return Ok(());
         }
@@ -324,9 +324,9 @@ impl Session {
     /// [`ErrorKind::Gone`] for every other change under a moved token. Carried out on the session's successor it would
     /// show a session to a token that its login or rotation has ended; carried out as a new session, its cookie would
     /// replace that of the successor.
-    pub(super) fn moved_for_login(&mut self, operation: &'static str) -> Result<Option<Token>> {
+    pub(super) fn moved_token_if_login_pending(&mut self, operation: &'static str) -> Result<Option<Token>> {
         let Some(token) = self.moved().cloned() else { return Ok(None) };
-        self.gone_unless_login(operation)?;
+        self.error_unless_login_pending(operation)?;
         Ok(Some(token))
     }
 }

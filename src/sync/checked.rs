@@ -14,23 +14,23 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{self, Arc};
 use std::time::Duration;
 
-/// A point at which another thread may continue.
+/// A point at which the scheduler may let another thread run.
 pub(crate) fn step() {
     shuttle::thread::sleep(Duration::ZERO);
 }
 
-/// A choice for the checker, which tries both results.
+/// A choice between two results. The scheduler tries both.
 fn choose() -> bool {
     thread_rng().next_u64() == 1
 }
 
-// All threads of a model are one thread of the system, so these values are per model; other proofs have their own.
+// All threads of a model run on one thread of the system, so each model has its own values. Other proofs have others.
 std::thread_local! {
     static READINGS: Cell<u64> = const { Cell::new(0) };
     static TIMERS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How many times timers may expire from now on.
+/// Sets how often timers may expire from now on.
 pub(crate) fn set_timers(times: usize) {
     TIMERS.set(times);
 }
@@ -41,7 +41,7 @@ pub(crate) struct Instant(Duration);
 
 impl Instant {
     pub(crate) fn now() -> Self {
-        // Not zero, because a caller may subtract from it.
+        // The clock does not start at zero, because a caller may subtract from an instant.
         Self(Duration::from_secs(86_400) + Duration::from_millis(READINGS.replace(READINGS.get() + 1)))
     }
     pub(crate) fn elapsed(&self) -> Duration {
@@ -90,7 +90,7 @@ impl<T> Mutex<T> {
     }
     pub(crate) fn try_lock_until(&self, deadline: Instant) -> Option<MutexGuard<'_, T>> {
         while self.free.try_acquire(1).is_err() {
-            // The lock may be released only after the last wait has ended.
+            // The lock may be released only after the last wait has ended, so the wait goes on.
             step();
             if Instant::now() >= deadline {
                 return None;
@@ -162,7 +162,7 @@ pub(crate) mod thread {
     use std::io;
     use std::time::Duration;
 
-    /// Threads have no names here, and spawning always succeeds.
+    /// In a model, threads have no names, and spawning always succeeds.
     pub(crate) struct Builder;
 
     impl Builder {
@@ -180,18 +180,19 @@ pub(crate) mod thread {
         }
     }
 
-    /// A sleeping thread lets all others continue.
+    /// A sleeping thread lets all other threads run.
     pub(crate) fn sleep(_: Duration) {
         shuttle::thread::yield_now();
     }
 
-    /// A parked thread lets all others continue, and wakes for no reason: the checker's own would never time out.
+    /// A parked thread lets all other threads run, and then wakes without a reason. The scheduler's own `park` has no
+    /// time limit.
     pub(crate) fn park_timeout(_: Duration) {
         shuttle::thread::yield_now();
     }
 }
 
-/// Replaces crossbeam's channels, as far as the engine uses them: messages without content.
+/// Replaces the channels of `crossbeam`, as far as the engine uses them: their messages have no contents.
 pub(crate) mod channel {
     use super::{Arc, AtomicUsize, SeqCst, TIMERS, choose, step};
     pub(crate) use crate::select_checked as select;
@@ -225,7 +226,7 @@ pub(crate) mod channel {
         )
     }
 
-    /// The timer of a `select`, which has at most one.
+    /// The timer of a `select`. Each `select` has at most one.
     pub(crate) fn after(_: Duration) {}
 
     pub(crate) fn never<T>() -> Receiver<T> {
@@ -293,7 +294,7 @@ pub(crate) mod channel {
         }
     }
 
-    /// The result of a `select`.
+    /// What a `select` has found ready.
     pub(crate) enum Ready {
         #[expect(dead_code, reason = "a stopped thread does not ask how")]
         First(Result<(), TryRecvError>),
@@ -301,8 +302,8 @@ pub(crate) mod channel {
         Timer,
     }
 
-    /// Waits for one of two channels or a timer; if several are ready, the checker tries each. If no other thread can
-    /// continue, time passes until the timer expires, if it may.
+    /// Waits for one of two channels or a timer. If several are ready, the scheduler tries each. If no other thread can
+    /// run, time passes until the timer expires, if it may.
     pub(crate) fn wait(first: &Receiver<()>, second: &Receiver<()>) -> Ready {
         step();
         let may_go_off = || TIMERS.get() > 0;
@@ -326,7 +327,7 @@ pub(crate) mod channel {
     }
 }
 
-/// The only form of crossbeam's `select!` that the engine uses.
+/// The only form of `select!`, of the crate `crossbeam`, that the engine uses.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! select_checked {

@@ -22,7 +22,7 @@ use std::fmt;
 pub struct ValueRef<'a>(&'a [u8]);
 
 impl<'a> ValueRef<'a> {
-    /// A value with these bytes, which are checked when it is read.
+    /// The value with these bytes, which are checked when it is read.
     pub(crate) fn of_bytes(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -59,7 +59,7 @@ impl<'a> ValueRef<'a> {
         tree::json(self.0).map_err(|fault| corrupt(&fault))
     }
 
-    /// The compact form, in bytes.
+    /// The bytes of the value's compact form.
     ///
     /// ```
     /// # use sessile::{Value, value::ValueRef};

@@ -1,5 +1,5 @@
-//! The buffer into which a value is written. It puts members in canonical order and corrects counts, whatever a type
-//! claims about itself. Knows no `serde`.
+//! The buffer into which a value is encoded. It sorts the members of objects, and corrects the counts of items,
+//! whatever a type claims about itself. It does not depend on `serde`.
 use super::fault::Fault;
 use super::wire::{MORE, Reader, VARINT_BYTES_MAX};
 use smallvec::SmallVec;
@@ -11,21 +11,21 @@ const SMALL_BYTES: usize = 256;
 /// The number of unfinished members that are kept without an allocation.
 const SMALL_MEMBERS: usize = 32;
 
-/// The bytes written so far.
+/// The bytes that were written so far, and the unfinished members.
 pub(super) struct Buffer {
     bytes: SmallVec<[u8; SMALL_BYTES]>,
-    /// The members of the unfinished objects; those of an inner object follow those of the outer one.
+    /// The members of all unfinished objects. Those of an inner object come after those of the outer one.
     members: SmallVec<[Member; SMALL_MEMBERS]>,
 }
 
-/// A member of an object, key and value.
+/// A member of an object: a key and its value.
 #[derive(Clone, Copy)]
 struct Member {
-    /// The first bytes of its key, padded with zeros; they decide the order of most keys.
+    /// The first bytes of the key, padded with zeros. They decide the order of most keys.
     prefix: u64,
-    /// The offset of its beginning.
+    /// The offset at which the member begins.
     start: usize,
-    /// The offset of its end; set only for sorting.
+    /// The offset at which the member ends. It is set for sorting only.
     end: usize,
 }
 
@@ -87,18 +87,18 @@ impl Buffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// A text, after its length.
+    /// Writes a text, after its length.
     #[inline]
     pub(super) fn text(&mut self, text: &str) {
         self.count(text.len());
         self.bytes(text.as_bytes());
     }
 
-    /// The displayed form of a value as a text, after its length.
+    /// Writes the displayed form of a value as a text, after its length.
     ///
     /// # Errors
     ///
-    /// The `Display` of the text fails.
+    /// The value's `Display` fails.
     pub(super) fn displayed<T: fmt::Display + ?Sized>(&mut self, text: &T) -> Result<(), Fault> {
         let at = self.claim(0);
         let start = self.bytes.len();
@@ -114,7 +114,8 @@ impl Buffer {
         Some(text)
     }
 
-    /// Writes the count that a type claims. Returns its position, at which [`settle`](Self::settle) corrects it.
+    /// Writes the number of items that a type claims to have. Returns its position, at which [`settle`](Self::settle)
+    /// corrects it.
     #[inline]
     pub(super) fn claim(&mut self, claimed: usize) -> usize {
         let at = self.bytes.len();
@@ -122,7 +123,7 @@ impl Buffer {
         at
     }
 
-    /// Replaces a claimed count, if it was wrong.
+    /// Replaces the claimed number by the right one, if they differ.
     #[inline]
     pub(super) fn settle(&mut self, at: usize, claimed: usize, count: usize) {
         if claimed != count {
@@ -144,7 +145,7 @@ impl Buffer {
         }
     }
 
-    /// Begins a member by its key.
+    /// Begins a member of an object with its key.
     #[inline]
     pub(super) fn member(&mut self, key: &str) {
         let start = self.bytes.len();
@@ -152,14 +153,14 @@ impl Buffer {
         self.text(key);
     }
 
-    /// Makes the key that was written since the mark the beginning of a member.
+    /// Begins a member of an object with the key that was written since the mark.
     #[inline]
     pub(super) fn member_from(&mut self, mark: Mark) {
         let prefix = prefix(key_at(&self.bytes, mark.bytes));
         self.members.push(Member { prefix, start: mark.bytes, end: mark.bytes });
     }
 
-    /// Sorts the members since the mark; of those with the same key the last remains. Returns their number.
+    /// Sorts the members since the mark. Of members with the same key, the last one stays. Returns their number.
     #[inline]
     pub(super) fn order(&mut self, mark: Mark) -> usize {
         let members = &self.members[mark.members..];
@@ -174,7 +175,7 @@ impl Buffer {
         let Self { bytes, members } = self;
         let members = &mut members[mark.members..];
         let first = members[0].start;
-        // Each member ends where the next begins.
+        // Each member ends where the next one begins.
         let mut end = bytes.len();
         for member in members.iter_mut().rev() {
             member.end = std::mem::replace(&mut end, member.start);

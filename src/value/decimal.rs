@@ -1,7 +1,7 @@
-//! Tests whether a decimal number has more digits than a 64-bit float holds. Pure; the command `sessile` compiles this
-//! file too.
+//! Tests whether a decimal number has more digits than a 64-bit float can represent. The command `sessile` compiles
+//! this file, too.
 
-/// The most digits of any float that is written out exactly.
+/// The largest number of digits of a float that is written out exactly.
 const FLOAT_DIGITS_MAX: usize = 767;
 
 /// Whether a number in JSON text equals a written form of the float: with the fewest digits that distinguish it from
@@ -18,7 +18,7 @@ pub(super) fn is_of(text: &str, float: f64) -> bool {
     [format!("{float:e}"), format!("{float:.*e}", count - 1)].iter().any(|form| digits(form) == written)
 }
 
-/// The digits of a number without leading and trailing zeros, and the power of ten by which 0.digits is multiplied.
+/// The digits of a number, without leading and trailing zeros, and the power of ten by which `0.digits` is multiplied.
 fn digits(number: &str) -> (String, i64) {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let mantissa = mantissa.trim_start_matches('-');

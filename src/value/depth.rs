@@ -9,7 +9,8 @@ pub const DEPTH_MAX: usize = 64;
 /// value, but use the stack as arrays do.
 pub const WRAPPERS_MAX: usize = 128;
 
-/// The levels that both limits leave below one part of a value. Two bytes, so that it is passed in a register.
+/// How many more levels each of the two limits allows below a part of a value. The struct has two bytes, so that it is
+/// passed in a register.
 #[derive(Clone, Copy)]
 pub(super) struct Depth {
     containers: u8,
@@ -17,17 +18,17 @@ pub(super) struct Depth {
 }
 
 impl Depth {
-    /// The levels of a whole value.
+    /// The levels that are allowed in a whole value.
     pub(super) const ALL: Self = Self { containers: byte(DEPTH_MAX), wrappers: byte(WRAPPERS_MAX) };
 
-    /// The levels that remain inside an array or object; `None` if [`DEPTH_MAX`] are used up.
+    /// The levels that are left inside an array or object; `None` if there is none for it.
     #[inline]
     pub(super) fn enter_container(self) -> Option<Self> {
         let containers = self.containers.checked_sub(1)?;
         Some(Self { containers, ..self })
     }
 
-    /// The levels that remain inside an option or a newtype.
+    /// The levels that are left inside an option or a newtype.
     ///
     /// # Errors
     ///

@@ -9,20 +9,20 @@ use serde::ser;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A refusal. It is one pointer, so that the results of every level of a value stay small.
+/// The reason for refusing a value. It is one pointer, so that the results at every level of a value stay small.
 #[derive(Debug)]
 pub(super) struct Fault(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     why: Why,
-    /// The path from the faulty part outwards; a segment is added at each level that passes the fault up.
+    /// The path to the refused part, from the inside outwards. Each level that passes the fault up adds a segment.
     path: Vec<Segment>,
 }
 
 #[derive(Debug)]
 enum Why {
-    /// Data of another kind than expected.
+    /// The data have another kind than the type expects.
     Other {
         found: &'static str,
         expected: String,
@@ -30,14 +30,14 @@ enum Why {
     Said(Cow<'static, str>),
 }
 
-/// One segment of the path to a part of a value.
+/// One step of the path to a part of a value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Segment {
     /// A field of a struct or a variant of an enum, as the program's types name it.
     Named(&'static str),
     /// An item of an array, counted from 0.
     Index(usize),
-    /// A value of a map.
+    /// A value of a map. Its key is data, so it is not shown.
     Key,
 }
 
@@ -58,7 +58,7 @@ impl Fault {
         self
     }
 
-    /// Whether the only fault is the kind of the whole value, which is `kind`.
+    /// Whether the value as a whole has the wrong kind, `kind`.
     pub(super) fn is_of_the_whole(&self, kind: &str) -> bool {
         self.0.path.is_empty() && matches!(self.0.why, Why::Other { found, .. } if found == kind)
     }
@@ -149,7 +149,7 @@ pub(super) fn kind_of(found: Unexpected<'_>) -> &'static str {
     }
 }
 
-/// The known names of fields or variants.
+/// The names of the fields or variants that a type has.
 struct OneOf(&'static [&'static str]);
 
 impl fmt::Display for OneOf {

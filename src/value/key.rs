@@ -1,5 +1,5 @@
-//! The key of a map: a string, or a value that is spelled as a string. An integer has one spelling. Reads and writes
-//! keys.
+//! The keys of maps. A key is a string, or a value that is written as a string. An integer has only one spelling. This
+//! module reads and writes keys.
 use super::buffer::Buffer;
 use super::depth::Depth;
 use super::fault::Fault;
@@ -16,23 +16,23 @@ pub(super) struct Key<'de> {
     pub(super) depth: Depth,
 }
 
-/// Whether a name may be an integer: in JSON, "-0" is a float.
+/// Whether the spelling of a key may be that of an integer. In JSON, "-0" is a float.
 fn is_integer<T>(name: &str, _: &T) -> bool {
     name != "-0"
 }
 
-/// Whether a float is finite: a key beyond the range of floats parses as an infinite one, which is no JSON.
+/// Whether a float is finite. A key beyond the range of floats would be read as infinity, which JSON does not have.
 fn is_finite<T: Copy + Into<f64>>(_: &str, number: &T) -> bool {
     (*number).into().is_finite()
 }
 
-/// Keys that stand for numbers.
+/// The methods that read a key as a number.
 macro_rules! numbers {
     ($is_valid:ident: $($name:ident: $ty:ty => $visit:ident),* $(,)?) => {
         $(fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
             match self.name.parse::<$ty>() {
-                // Other spellings of an integer are refused, because two entries of an object would become one of a
-                // map.
+                // Other spellings of an integer are refused. Otherwise two members of an object could become one entry
+                // of a map.
                 Ok(number) if number::is_json(self.name) && $is_valid(self.name, &number) => visitor.$visit(number),
                 _ => Err(Fault::invalid_type(Unexpected::Str(""), &visitor)),
             }
@@ -97,7 +97,7 @@ impl<'de> de::Deserializer<'de> for Key<'de> {
     }
 }
 
-/// Writes a key: its length and its text.
+/// Writes a key as a text, after its length.
 pub(super) struct KeySerializer<'w> {
     pub(super) buffer: &'w mut Buffer,
     pub(super) depth: Depth,
@@ -107,14 +107,14 @@ fn no_string<T>() -> Result<T, Fault> {
     Err(Fault::new("a key of a map that is no string"))
 }
 
-/// Keys that are written as they are displayed.
+/// Keys that are written by their `Display`.
 macro_rules! spelled {
     ($($name:ident($ty:ty)),* $(,)?) => {
         $(fn $name(self, key: $ty) -> Result<(), Fault> { self.buffer.displayed(&key) })*
     };
 }
 
-/// Floats as `serde_json` spells them, which differs slightly from Rust.
+/// Floats are written as `serde_json` writes them, which differs slightly from Rust.
 macro_rules! floats {
     ($($name:ident($ty:ty)),* $(,)?) => {
         $(fn $name(self, key: $ty) -> Result<(), Fault> {

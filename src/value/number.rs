@@ -8,12 +8,12 @@ use super::fault::Fault;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-/// The name of the struct, and of its field, that holds a number's digits.
+/// The name by which `serde_json` marks a number that it passes as text: of a struct, and of its only field.
 pub(super) const NUMBER: &str = "$serde_json::private::Number";
-/// The name of the struct, and of its field, that holds a piece of JSON.
+/// The name by which `serde_json` marks a piece of JSON that it passes as text: of a struct, and of its only field.
 pub(super) const RAW: &str = "$serde_json::private::RawValue";
 
-/// A number that 64 bits hold.
+/// A number that fits into 64 bits.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Held {
@@ -27,7 +27,7 @@ pub(super) fn beyond_64_bits() -> Fault {
     Fault::new("an integer beyond 64 bits")
 }
 
-/// Whether a text is a number as JSON spells it (RFC 8259, section 6).
+/// Whether a text is a number in the spelling of JSON (RFC 8259, section 6).
 pub(super) fn is_json(text: &str) -> bool {
     fn split_digits(text: &str) -> (&str, &str) {
         text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
@@ -94,7 +94,7 @@ pub(super) fn parse_raw(text: &str) -> Result<Json, Fault> {
     serde_json::from_str(text).map_err(|_| Fault::new("raw JSON that does not parse"))
 }
 
-/// The length of the string at the beginning of the text, with its quotes.
+/// The length of the string at the beginning of the text, including its quotes.
 fn string_length(text: &str) -> usize {
     let mut escaped = true;
     for (at, byte) in text.bytes().enumerate() {

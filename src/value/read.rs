@@ -34,18 +34,18 @@ pub(super) fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Faul
     if reader.left() == 0 && !bytes.is_empty() {
         return Ok(read);
     }
-    // The type read nothing, or swallowed an error.
+    // The type has read nothing, or ignored an error, so all bytes are checked here.
     wire::check(bytes).map(|()| read)
 }
 
-/// One part of the value.
+/// Reads one part of a value.
 struct Deserializer<'r, 'de> {
     reader: &'r mut Reader<'de>,
     depth: Depth,
 }
 
 impl<'de> Deserializer<'_, 'de> {
-    /// Reads a part of any kind.
+    /// Reads a part of a value, of any kind.
     fn any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let reader = self.reader;
         match reader.byte()? {
@@ -62,7 +62,8 @@ impl<'de> Deserializer<'_, 'de> {
     }
 }
 
-/// Methods for the kind that a type expects: one comparison if the value has that kind.
+/// Makes the methods for types that expect one kind of value. If the value has that kind, the method costs one
+/// comparison.
 macro_rules! expected {
     ($($name:ident: $tag:ident => $visit:ident($read:ident)),* $(,)?) => {
         $(#[inline]
@@ -189,8 +190,8 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
     forward_to_deserialize_any! { bytes byte_buf unit unit_struct identifier }
 }
 
-/// Reads a part with `read`, and skips the part if `read` left it unread. An error of the skip is ignored, because
-/// after damage the reader reads nothing more.
+/// Reads a part of a value with `read`. If `read` leaves it unread, it is skipped. An error of the skip is ignored:
+/// after damage, every later read fails.
 #[inline]
 fn part<'de, R>(reader: &mut Reader<'de>, depth: Depth, read: impl FnOnce(&mut Reader<'de>) -> R) -> R {
     let before = reader.left();
@@ -201,12 +202,13 @@ fn part<'de, R>(reader: &mut Reader<'de>, depth: Depth, read: impl FnOnce(&mut R
     part
 }
 
-/// The path segment of a field or variant: its name if the type knows it; otherwise `Key`, because the name is data.
+/// The step of the path for a field or variant: its name if the type has that name, otherwise `Key`, because the name
+/// is data.
 fn segment_of(name: &str, known: &'static [&'static str]) -> Segment {
     known.iter().find(|known| **known == name).map_or(Segment::Key, |known| Segment::Named(known))
 }
 
-/// The remaining items of an array.
+/// The items of an array that were not read yet.
 struct Items<'r, 'de> {
     reader: &'r mut Reader<'de>,
     left: usize,
@@ -215,7 +217,7 @@ struct Items<'r, 'de> {
 }
 
 impl<'r, 'de> Items<'r, 'de> {
-    /// Reads an array whose tag was read.
+    /// Reads the items of an array, whose tag was read before.
     #[inline]
     fn visit<V: Visitor<'de>>(
         reader: &'r mut Reader<'de>,
@@ -233,7 +235,7 @@ impl<'r, 'de> Items<'r, 'de> {
         visited.and_then(|_| Err(Fault::invalid_length(length, &"fewer items")))
     }
 
-    /// Skips the items that the type did not ask for.
+    /// Skips the items that the type has not asked for.
     #[cold]
     fn skip_rest(self) {
         let _ = (0..self.left).try_for_each(|_| self.reader.skip(self.depth));
@@ -262,7 +264,7 @@ impl<'de> SeqAccess<'de> for Items<'_, 'de> {
     }
 }
 
-/// The remaining members of an object.
+/// The members of an object that were not read yet.
 struct Members<'r, 'de> {
     reader: &'r mut Reader<'de>,
     left: usize,
@@ -275,7 +277,7 @@ struct Members<'r, 'de> {
 }
 
 impl<'r, 'de> Members<'r, 'de> {
-    /// Reads an object whose tag was read.
+    /// Reads the members of an object, whose tag was read before.
     #[inline]
     fn visit<V: Visitor<'de>>(
         reader: &'r mut Reader<'de>,
@@ -297,7 +299,7 @@ impl<'r, 'de> Members<'r, 'de> {
         })
     }
 
-    /// Skips the members that the type did not ask for.
+    /// Skips the members that the type has not asked for.
     #[cold]
     fn skip_rest(mut self) -> Result<(), Fault> {
         self.skip_value()?;
@@ -353,7 +355,7 @@ impl<'de> MapAccess<'de> for Members<'_, 'de> {
     }
 }
 
-/// A variant: a name, or an object of one member.
+/// A variant of an enum: a name, or an object with one member.
 struct Variant<'r, 'de> {
     reader: &'r mut Reader<'de>,
     name: &'de str,
@@ -373,7 +375,7 @@ impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
 }
 
 impl<'r, 'de> Variant<'r, 'de> {
-    /// Reads the contents with `read`.
+    /// Reads the content of the variant with `read`.
     fn content<R>(
         self,
         expected: &'static str,
@@ -386,7 +388,7 @@ impl<'r, 'de> Variant<'r, 'de> {
         read(Deserializer { reader, depth }).map_err(|fault| fault.within(segment_of(name, variants)))
     }
 
-    /// Reads contents that must be of one kind with `read`.
+    /// Reads with `read` the content of the variant, which must be of one kind.
     fn content_of<R>(
         self,
         tag: u8,

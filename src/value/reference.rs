@@ -1,6 +1,6 @@
-//! The format and the types once more, by other code: `postcard` writes the bytes of a tree of JSON, `serde_json` turns
-//! types into trees and back. Whatever a program stores and asks for, the codec agrees with them; and a value that is
-//! damaged is so for every type.
+//! A second implementation of the codec for values, from other code: `postcard` writes the bytes of a tree of JSON, and
+//! `serde_json` converts types to trees and back. Tests compare the codec with it for whatever a program stores and
+//! reads. They also show that a damaged value is an error for every type.
 use super::*;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-/// A tree on its way out: every node goes as a variant of an enum, whose number is the tag.
+/// A tree of JSON that is written as an enum: the number of the variant is the tag.
 struct Tagged<'a>(&'a Json);
 
 impl Serialize for Tagged<'_> {
@@ -47,7 +47,7 @@ fn value(bytes: &[u8]) -> Value {
     Value(bytes.into())
 }
 
-/// Every shape that `serde` knows.
+/// A type with every shape that `serde` distinguishes.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 enum Shape {
     Unit,
@@ -131,7 +131,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     })
 }
 
-/// Trees in which types of [`check_types`] are met now and then.
+/// Trees of JSON, some of which can be read as the types of [`check_types`].
 fn trees() -> impl Strategy<Value = Json> {
     let leaves = prop_oneof![
         Just(Json::Null),
@@ -171,7 +171,7 @@ struct Fields {
     c: Vec<Variants>,
 }
 
-/// Swallows the errors of its part.
+/// A type that ignores the errors of its part.
 #[derive(Debug)]
 struct Lenient<T>(Option<T>);
 
@@ -181,7 +181,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Lenient<T> {
     }
 }
 
-/// Asks for nothing.
+/// A type that reads nothing.
 #[derive(Debug)]
 struct Idle;
 
@@ -191,7 +191,7 @@ impl<'de> Deserialize<'de> for Idle {
     }
 }
 
-/// Asks for two items, or for two keys and the second one's value.
+/// A type that reads two items of an array; of an object, two keys and the second one's value.
 #[derive(Debug)]
 #[expect(dead_code, reason = "it is read to be printed")]
 struct Two<T>(Vec<Option<T>>);
@@ -217,7 +217,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Two<T> {
     }
 }
 
-/// Calls a macro with types that read what they can get.
+/// Calls a macro with types that read as much of a value as they can.
 macro_rules! for_types {
     ($check:ident, $argument:expr) => {
         $check!($argument; u8, i128, f64, String, char, Json, IgnoredAny, Option<Option<bool>>, Vec<u8>, (u8, String), [Json; 2],
@@ -284,13 +284,13 @@ proptest! {
         let value = value(&bytes);
         for_types!(is_damaged, &value);
         if let Ok(json) = value.to_json() {
-            // A value has one form.
+            // Each value has only one encoding.
             prop_assert_eq!(reference(&json), bytes);
         }
     }
 }
 
-/// Claims this many items, or members, and has those.
+/// A type that claims to have this many items or members, and has those of `T`.
 struct Claims<T>(Option<usize>, T);
 
 impl Serialize for Claims<u32> {
@@ -339,7 +339,7 @@ fn counts_and_the_order_of_keys_are_true_whatever_is_claimed() {
     }
 }
 
-/// Swallows errors of its parts, and asks for nonsense on the way.
+/// A type that ignores errors of its parts, and asks for the wrong things in between.
 struct Careless;
 
 impl Serialize for Careless {

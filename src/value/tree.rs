@@ -17,7 +17,7 @@ pub(super) fn json(bytes: &[u8]) -> Result<Json, Fault> {
     Ok(json)
 }
 
-/// The next value as JSON.
+/// Reads the next value as JSON.
 ///
 /// # Errors
 ///
@@ -33,7 +33,7 @@ pub(super) fn read(reader: &mut Reader<'_>, depth: Depth) -> Result<Json, Fault>
         wire::ARRAY => {
             let depth = reader.inside(depth)?;
             let count = reader.count_items()?;
-            // The vector grows as items arrive, because an item of JSON is larger than the byte that stands for it.
+            // No capacity is reserved: a claimed number of items could take much more memory as JSON than as bytes.
             let mut items = Vec::new();
             for _ in 0..count {
                 items.push(read(reader, depth)?);

@@ -16,16 +16,16 @@ pub(super) const TEXT: u8 = 5;
 pub(super) const ARRAY: u8 = 6;
 pub(super) const OBJECT: u8 = 7;
 
-/// The bit of a varint's byte that means that another byte follows.
+/// The bit of a byte that means that the number continues in the next byte.
 pub(super) const MORE: u8 = 0x80;
-/// Bytes of the longest varint: 64 bits in groups of seven.
+/// The number of bytes of the longest number: 64 bits in groups of seven.
 pub(super) const VARINT_BYTES_MAX: usize = 10;
-/// A byte with which no tag, no whole varint, no boolean and no float begins.
+/// A byte with which no valid part of a value can begin: no tag, number, boolean or float.
 const NO_VALUE: &[u8] = &[0xff];
 
 const NOT_UTF_8: &str = "a string that is not UTF-8";
 
-/// The kind of a value, for `serde`, by its tag and without its contents.
+/// The kind of a value, for an error of `serde`, by its tag.
 pub(super) fn unexpected(tag: Option<u8>) -> Unexpected<'static> {
     match tag {
         Some(NULL) => Unexpected::Unit,
@@ -50,7 +50,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), Fault> {
     reader.end()
 }
 
-/// The remaining bytes.
+/// Reads the bytes of a value from the front.
 #[derive(Debug)]
 pub(super) struct Reader<'de> {
     rest: &'de [u8],
@@ -62,19 +62,19 @@ impl<'de> Reader<'de> {
         Self { rest: bytes }
     }
 
-    /// The number of remaining bytes.
+    /// The number of bytes that were not read yet.
     #[inline]
     pub(super) fn left(&self) -> usize {
         self.rest.len()
     }
 
-    /// The remaining bytes.
+    /// The bytes that were not read yet.
     #[inline]
     pub(super) fn rest(&self) -> &'de [u8] {
         self.rest
     }
 
-    /// The next tag, without reading it.
+    /// The next byte, which is the tag of a value, without reading it.
     #[inline]
     pub(super) fn peek(&self) -> Option<u8> {
         self.rest.first().copied()
@@ -92,7 +92,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Marks the bytes as damaged, for this reason. No value can be read from now on.
+    /// Notes that the bytes are damaged, for this reason. Every later read fails.
     #[cold]
     #[inline(never)]
     pub(super) fn damage(&mut self, reason: &'static str) -> Fault {
@@ -100,12 +100,12 @@ impl<'de> Reader<'de> {
         Fault::new(reason)
     }
 
-    /// Checks that no bytes remain.
+    /// Checks that all bytes were read.
     pub(super) fn end(&mut self) -> Result<(), Fault> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.damage("bytes after the value")) }
     }
 
-    /// The next byte.
+    /// Reads the next byte.
     #[inline]
     pub(super) fn byte(&mut self) -> Result<u8, Fault> {
         match self.rest {
@@ -137,8 +137,8 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// A varint of two bytes or more. Postcard also accepts longer forms of a number, which end with a zero; those are
-    /// refused here.
+    /// A number of two bytes or more. Postcard also accepts longer forms, which end with a zero byte; they are refused
+    /// here.
     #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, Fault> {
         let whole = self.rest;
@@ -172,7 +172,7 @@ impl<'de> Reader<'de> {
         Err(self.damage("a float that is cut short or not finite"))
     }
 
-    /// Bytes after their length.
+    /// Reads a length, and that many bytes.
     #[inline]
     pub(super) fn sized(&mut self) -> Result<&'de [u8], Fault> {
         let length = self.varint()?;
@@ -192,15 +192,15 @@ impl<'de> Reader<'de> {
         str::from_utf8(bytes).map_err(|_| self.damage(NOT_UTF_8))
     }
 
-    /// An owned text. The bytes are copied before the check, because the copy is aligned and its ASCII is checked in
-    /// words.
+    /// Reads a text that owns its bytes. They are copied before they are checked, because the copy is aligned, and
+    /// ASCII in it is checked in words.
     #[inline]
     pub(super) fn string(&mut self) -> Result<String, Fault> {
         let bytes = self.sized()?.to_vec();
         String::from_utf8(bytes).map_err(|_| self.damage(NOT_UTF_8))
     }
 
-    /// The key of a member; `before` is the key of the member before it.
+    /// Reads the key of a member. `before` is the key of the member before it, which must sort before this one.
     #[inline]
     pub(super) fn key(&mut self, before: Option<&str>) -> Result<&'de str, Fault> {
         let key = self.text()?;
@@ -227,13 +227,14 @@ impl<'de> Reader<'de> {
         self.count(1)
     }
 
-    /// A member has at least two bytes: the length of its key, and the tag of its value.
+    /// The number of members that follow. A member has at least two bytes: the length of its key, and the tag of its
+    /// value.
     #[inline]
     pub(super) fn count_members(&mut self) -> Result<usize, Fault> {
         self.count(2)
     }
 
-    /// The limits inside an array or object.
+    /// The limits on the nesting inside an array or object. If they are used up, the bytes are damaged.
     #[inline]
     pub(super) fn inside(&mut self, depth: Depth) -> Result<Depth, Fault> {
         match depth.enter_container() {
@@ -274,7 +275,7 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// Whether the first key sorts before the second. The first bytes usually decide.
+/// Whether the first key sorts before the second. Their first bytes usually decide.
 #[inline]
 fn is_ascending(first: &[u8], second: &[u8]) -> bool {
     match (first, second) {

@@ -24,7 +24,7 @@ use std::fmt;
 ///
 /// # Errors
 ///
-/// JSON cannot represent the value, or it nests too deeply; the buffer then holds no value.
+/// JSON cannot represent the value, or it nests too deeply. The buffer then holds no value.
 #[inline]
 pub(super) fn write<T: Serialize + ?Sized>(value: &T, buffer: &mut Buffer) -> Result<(), Fault> {
     value.serialize(Serializer { buffer, depth: Depth::ALL })
@@ -35,7 +35,7 @@ struct Serializer<'w> {
     depth: Depth,
 }
 
-/// The limits inside an array or object.
+/// The limits on the nesting inside an array or object.
 #[inline]
 fn inside(depth: Depth) -> Result<Depth, Fault> {
     match depth.enter_container() {
@@ -57,7 +57,7 @@ impl<'w> Serializer<'w> {
             self.unsigned(integer);
         } else {
             self.buffer.byte(wire::NEGATIVE);
-            // Zigzag: -1 is 1, -2 is 3.
+            // Zigzag encoding: -1 becomes 1, and -2 becomes 3.
             self.buffer.varint((!integer.cast_unsigned() << 1) | 1);
         }
     }
@@ -112,7 +112,7 @@ fn part<T: Serialize + ?Sized>(
     }
 }
 
-/// Integers that 64 bits hold.
+/// The methods for integers of at most 64 bits.
 macro_rules! integers {
     ($($name:ident($ty:ty) => $write:ident),* $(,)?) => {
         $(#[inline]
@@ -271,7 +271,7 @@ impl<'w> ser::Serializer for Serializer<'w> {
 struct Items<'w> {
     buffer: &'w mut Buffer,
     depth: Depth,
-    /// The position of its count.
+    /// The offset at which the number of items is written.
     at: usize,
     claimed: usize,
     count: usize,
@@ -296,7 +296,7 @@ fn of_variant(fault: Fault, variant: Option<&'static str>) -> Fault {
     }
 }
 
-/// The traits of sequences, which differ in the names of their methods only.
+/// Implements the traits for arrays, which differ only in the names of their methods.
 macro_rules! items {
     ($($part:ident::$push:ident),* $(,)?) => {
         $(impl $part for Items<'_> {
@@ -320,17 +320,17 @@ items! {
     SerializeTupleVariant::serialize_field,
 }
 
-/// An object that is being written, perhaps as the content of a variant. Of a repeated key the last value counts, as in
-/// `serde_json`.
+/// An object that is being written, perhaps as the content of a variant. If a key is repeated, the last value counts,
+/// as in `serde_json`.
 struct Members<'w> {
     buffer: &'w mut Buffer,
     depth: Depth,
-    /// The position of its count.
+    /// The offset at which the number of members is written.
     at: usize,
     claimed: usize,
-    /// The position after its count.
+    /// The offset after the number of members.
     start: Mark,
-    /// The position of a key whose value is not written yet.
+    /// The offset of a key whose value was not written yet.
     key: Option<Mark>,
     variant: Option<&'static str>,
 }
@@ -344,7 +344,7 @@ impl Members<'_> {
             .map_err(|fault| of_variant(fault, self.variant))
     }
 
-    /// Removes a key without a value.
+    /// Removes a key that has no value.
     #[inline]
     fn cut_key(&mut self) {
         if let Some(mark) = self.key.take() {
@@ -414,7 +414,7 @@ impl SerializeStructVariant for Members<'_> {
 /// A struct that is being written, or a number or JSON that `serde_json` passes in the shape of a struct.
 enum Struct<'w> {
     Members(Members<'w>),
-    /// JSON as text.
+    /// JSON that is given as a text.
     Text {
         buffer: &'w mut Buffer,
         depth: Depth,
@@ -451,7 +451,7 @@ impl SerializeStruct for Struct<'_> {
     }
 }
 
-/// Writes a number or JSON that is given as text. It replaces one that was given before.
+/// Writes a number, or JSON, that is given as a text. A later one replaces an earlier one.
 fn spelled<T: Serialize + ?Sized>(
     buffer: &mut Buffer,
     depth: Depth,
@@ -469,7 +469,7 @@ fn spelled<T: Serialize + ?Sized>(
     }
     let json = number::parse_raw(&text)?;
     buffer.cut(start);
-    // The nesting inside the text is counted too.
+    // The nesting inside the text counts, too.
     json.serialize(Serializer { buffer, depth })
 }
 

@@ -1,5 +1,4 @@
-//! Cache coherence: no load in any process returns less than was acknowledged to any process before the load
-//! began.
+//! Cache coherence: no load in any process returns less than was acknowledged to any process before the load began.
 //!
 //! Mostly loads of a few sessions, nearly all answered from memory.
 use crate::figures::Figures;
@@ -31,7 +30,8 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[
     ("meet the end", meet_the_end),
 ];
 
-/// Three processes with a cache and one without, which invalidates the entries of the others.
+/// Three processes with a cache, and one without. The process without a cache must invalidate the entries of the
+/// others.
 const PROCESSES: Workers = Workers {
     worker: WORKERS[0].0,
     have_caches: &[true, true, false, true],
@@ -44,7 +44,7 @@ const PROCESSES: Workers = Workers {
     sweeps: false,
 };
 const THREADS: Workers = Workers { worker: WORKERS[1].0, have_caches: &[true], threads: 8, ..PROCESSES };
-/// Processes that hear nothing of each other, and look at every file.
+/// Processes that do not share the counters, and read the file at every load.
 const WITHOUT_A_CACHE: Workers =
     Workers { worker: WORKERS[2].0, have_caches: &[false; 4], counters: Counters::Separate, ..PROCESSES };
 const UNHEARD: Workers = Workers { worker: WORKERS[3].0, have_caches: &[true; 4], ..WITHOUT_A_CACHE };
@@ -57,7 +57,7 @@ fn no_thread_loads_less_than_was_acknowledged_to_any(dir: &Path, time: Duration)
     from_memory(THREADS.run(dir, time))
 }
 
-/// Asserts that the caches were in play.
+/// Asserts that many loads were answered from the cache.
 fn from_memory(mut figures: Figures) -> Figures {
     if !figures.has_faults() && figures.hits * 3 < figures.reads {
         figures.fault("the caches answered too few loads");
@@ -73,22 +73,23 @@ fn processes_without_a_cache_need_no_invalidation(dir: &Path, time: Duration) ->
     figures
 }
 
-/// The trials above could fail: processes that cannot hear each other are detected, and nothing else is.
+/// Shows that the trials above can fail: if processes do not share the counters, stale loads are found, and no other
+/// fault.
 fn without_invalidations_the_checker_finds_stale_loads(dir: &Path, time: Duration) -> Figures {
     let figures = UNHEARD.run(dir, time);
     assert!(figures.reads > 1_000 && figures.stale > figures.reads / 20 && figures.revived > 0, "{figures}");
-    // What is read from files, or changed under their locks, is right nevertheless.
+    // Loads from files, and changes under the lock of a file, are right without shared counters.
     figures.forgive_stale_loads()
 }
 
-/// How a session ends.
+/// The way in which a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Logout,
     Rotation,
 }
 
-/// How often the other process loads a session before it ends.
+/// How often the other process loads a session before the session ends.
 const LOADS_BEFORE: u64 = 20;
 
 fn after_a_logout_no_warm_cache_serves_the_session(dir: &Path, time: Duration) -> Figures {
@@ -99,8 +100,8 @@ fn after_a_rotation_every_process_finds_the_new_id_only(dir: &Path, time: Durati
     check_ends(dir, time, End::Rotation)
 }
 
-/// This process ends sessions, the other one loads them: often before, without a pause while they end, and once
-/// after it was said, in the ledger, that they have ended.
+/// This process ends sessions, and another one loads them: often before they end, without a pause while they end, and
+/// once after the ledger says that they have ended.
 #[track_caller]
 fn check_ends(dir: &Path, time: Duration, end: End) -> Figures {
     let (store, ledger) = (open(dir), ledger(dir));

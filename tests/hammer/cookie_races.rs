@@ -21,14 +21,16 @@ trials! {
 }
 
 const THREADS: usize = 2;
-/// Combinations of three of six operations, times orders of twelve steps, times the visitors.
+/// The number of all runs: combinations of three out of six operations, times the orders of twelve steps, times two
+/// kinds of visitors.
 const RUNS: u64 = 56 * 34_650 * 2;
-/// Runs in one store. A round is one store.
+/// The number of runs in one store. A round uses one store.
 const ROUND: u64 = 50;
-/// Has no divisor in common with [`RUNS`], so its multiples reach every run.
+/// The distance between the numbers of two successive runs. It has no common divisor with [`RUNS`], so its multiples
+/// reach every run.
 const STRIDE: u64 = 1_234_577;
 
-/// The counts of all runs.
+/// The number of runs that lead to each finding, if all runs are made.
 const ALL: [(Finding, u64); 8] = [
     (Finding::LoginReplacedByLogin, 303_168),
     (Finding::LoginReplacedByRotationOfAnother, 800),
@@ -88,7 +90,7 @@ fn take_rounds(rounds: &Rounds, operations: &[[Operation; 3]], orders: &[Vec<usi
     (figures, tally)
 }
 
-/// Three operations each, with repetition; their order does not matter.
+/// All combinations of three operations. An operation may occur twice; their order does not matter.
 fn combinations() -> Vec<[Operation; 3]> {
     let mut all = Vec::new();
     for first in OPERATIONS {

@@ -23,13 +23,13 @@ trials! {
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("log in all the time", log_in_all_the_time)];
 
 const PROCESSES: usize = 8;
-/// Sessions that a process uses at the same time.
+/// The number of sessions that a process uses at the same time.
 const HELD: usize = 4;
 const USER: &str = "ada";
 
-/// Sessions that a cut-off has ended, and that a process had used in the meantime.
+/// The event that a cut-off has ended a session which a process had used since its login.
 const ENDED: &str = "ended sessions";
-/// Successors whose rotation returned after the cut-off had been called.
+/// The event that a rotation returned after the cut-off was called, so that its successor must be dead, too.
 const OVERTAKEN: &str = "rotations beside a cut-off";
 
 fn record() -> Record {
@@ -43,7 +43,8 @@ fn is_alive(store: &FileStore, token: &Token) -> bool {
     matches!(store.load(token).unwrap(), Lookup::Live(_))
 }
 
-/// The logins and rotations that have returned in one process: a line each, the number of the login and the token.
+/// The file to which a process appends each login and rotation that has returned: a line with the number of the login
+/// and the token.
 struct Returned {
     file: File,
     rest: String,
@@ -54,7 +55,7 @@ impl Returned {
         dir.join(format!("returned-{process}"))
     }
 
-    /// The lines since the last call.
+    /// The lines that were appended since the last call.
     fn lines(&mut self) -> Vec<(u64, Token)> {
         let mut text = std::mem::take(&mut self.rest);
         self.file.read_to_string(&mut text).unwrap();
@@ -82,7 +83,7 @@ fn after_a_cut_off_no_session_whose_login_had_returned_lives(dir: &Path, time: D
     let rounds = Rounds::new(time, &[ENDED, OVERTAKEN]);
     let mut dice = Dice::new(48);
     let mut kept = begin(&stores[0]);
-    // The tokens of the last logins, and those that must be dead.
+    // The tokens of the last logins, and the tokens that must be dead.
     let mut tokens: HashMap<u64, Vec<Token>> = HashMap::new();
     while let Some(round) = rounds.next() {
         dice.pause(3000);
@@ -132,7 +133,7 @@ fn after_a_cut_off_no_session_whose_login_had_returned_lives(dir: &Path, time: D
     rounds.figures()
 }
 
-/// A session of the user.
+/// Creates a session of the user. Returns its token.
 fn begin(store: &FileStore) -> Token {
     store.create(&record().with_user(USER).unwrap(), Durability::Relaxed).unwrap().token
 }

@@ -12,18 +12,18 @@ trials! {
     a_damaged_file_serves_one_of_its_versions_or_nothing,
 }
 
-/// Random damage to a file of two versions: bits, bytes, sectors and slots that are changed, lost, moved, or
-/// copied from another session file.
+/// Damages a file of two versions at random: bits, bytes, sectors and slots are changed, lost, moved, or copied from
+/// another session file.
 fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
     let mut file = whole.to_vec();
     for _ in 0..=dice.roll(3) {
         let length = file.len();
-        // A random place, mostly where the versions are.
+        // A random offset, mostly in one of the two versions.
         let place = |dice: &mut Dice| match dice.roll(4) {
             0 => dice.below(length),
             _ => (dice.below(2) * SLOT_MIN + dice.below(PREFIX + 160)).min(length - 1),
         };
-        // A range that begins there: some bytes, the rest of a sector, the rest of a slot.
+        // A range that begins there: a few bytes, the rest of a sector, or the rest of a slot.
         let at = if length == 0 { 0 } else { place(dice) };
         let end = match dice.roll(3) {
             0 => at + 1 + dice.below(24),
@@ -47,10 +47,10 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
                 let grown = [length + dice.below(4096), 2 * length, 4 * length][dice.below(3)].min(16 * 1024);
                 file.resize(grown, if dice.roll(2) == 0 { 0 } else { dice.byte() });
             }
-            // A sector or a slot of another session, at the same place.
+            // The same range of another session's file: a sector or a slot.
             8 if stretch.end <= foreign.len() => file[stretch.clone()].copy_from_slice(&foreign[stretch]),
             8 => file = foreign.to_vec(),
-            // A range of the file's other slot.
+            // The same range of the file's other slot.
             9 if length == whole.len() => {
                 let slot = dice.below(2);
                 let (from, to) = (slot * SLOT_MIN, (1 - slot) * SLOT_MIN);
@@ -59,7 +59,7 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
             }
             9 | 10 => file.rotate_left(length / 2),
             _ => {
-                // First bytes of a tombstone, a failed write or another format.
+                // The first bytes of a tombstone, of a slot with a failed write, or of a slot in another format.
                 let magic: &[u8] =
                     [&b"GONE"[..], b"VOID", b"SESS\x03", b"SESS\x01", b"SESS\x00", b"SESS"][dice.below(6)];
                 let slot = dice.below(2) * length / 2;
@@ -71,13 +71,14 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
     file
 }
 
-/// The results of reading a damaged file, by [`Want`](crate::support::victim::Want).
+/// The names under which results of loads are counted, in the order of [`Want`](crate::support::victim::Want).
 const RESULTS: [&str; 6] =
     ["newer versions", "older versions", "damaged", "unknown", "of a newer format", "of an older format"];
 
 fn a_damaged_file_serves_one_of_its_versions_or_nothing(dir: &Path, time: Duration) -> Figures {
     let victim = Victim::at(tempdir_in(dir).unwrap(), 100);
-    // Same size and same texts: it differs only in the bytes that identify the session.
+    // The other session has the same size and the same texts. Its file differs only in the bytes that identify the
+    // session.
     let foreign = Victim::at(tempdir_in(dir).unwrap(), 100).whole;
     let mut dice = Dice::new(19);
     let rounds = Rounds::new(time, &RESULTS);

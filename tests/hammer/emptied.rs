@@ -1,5 +1,5 @@
-//! A store that is emptied by `rm -rf DIR/*` under processes and threads at work: one process recreates it, and no
-//! session that was there before comes back.
+//! A store that is emptied by `rm -rf DIR/*` while processes and threads use it. One process recreates it, and no
+//! session from before comes back.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::stage::store_in;
@@ -37,22 +37,22 @@ fn shown(store: &FileStore, token: &Token) -> Option<String> {
     load(store, token).unwrap()
 }
 
-/// Runs a shell command in the store. It may fail: a session that is created in a directory at that instant keeps the
-/// directory from being removed.
+/// Runs a shell command in the store. Returns whether it succeeded. It may fail, because a session that is created
+/// meanwhile keeps its directory from being removed.
 fn is_removed(root: &Path, way: &str) -> bool {
     Command::new("sh").args(["-c", way]).current_dir(root).status().unwrap().success()
 }
 
-/// The usual command to empty a directory.
+/// The usual command that empties a directory.
 const EMPTY: &str = "rm -rf ./*";
 
-/// Starts a process without its standard error, where it reports each store that it recreates.
+/// Starts a worker process without its standard error, on which it prints that it has recreated a store.
 fn start(worker: Start, dir: &Path) -> Child {
     worker.stderr_to(File::create(dir.join("errors")).unwrap()).start()
 }
 
-/// Creates a session for each order, and loads the one that an order names. Reports its events as a number, at the end
-/// too.
+/// A worker process: for each order, creates a session, and loads the one that the order names. Reports the number of
+/// its events.
 fn serve(parent: &Parent) {
     let events = Arc::new(AtomicUsize::new(0));
     let observed = Arc::clone(&events);
@@ -102,11 +102,11 @@ fn of_processes_that_make_the_store_again_at_once_one_says_so(dir: &Path, time: 
     rounds.figures()
 }
 
-/// Ways to remove all files, one by one, in any order.
+/// Commands that remove all files one by one, in any order.
 const WAYS: [&str; 3] = [EMPTY, "find . -mindepth 1 -delete", "rm -f sessile.json; sleep 0.02; rm -rf ./*"];
 
-/// The writers are at any point of a save, a growing save or a rotation while the files are removed. Each round has a
-/// store of its own.
+/// The files are removed while writers are at any point of a save, of a save that needs a larger file, or of a
+/// rotation. Each round has a store of its own.
 fn no_save_brings_a_session_back_that_was_there_before(dir: &Path, time: Duration) -> Figures {
     let mut worker = start(Start::of("save in stores that are emptied").with("DIR", dir), dir);
     let rounds = Rounds::new(time, &WAYS);
@@ -121,7 +121,7 @@ fn no_save_brings_a_session_back_that_was_there_before(dir: &Path, time: Duratio
     rounds.figures()
 }
 
-/// Runs one round for each order.
+/// A worker process: runs one round for each order.
 fn save(parent: &Parent) {
     loop {
         let order = parent.line();
@@ -143,14 +143,15 @@ fn check_removal(root: &Path, way: &str, watches: bool) {
     assert!(tokens.iter().chain(&last).all(|token| shown(&files, token).is_none()), "one is back");
     let left = files.files().filter(|file| file.as_ref().unwrap().path.is_file()).count();
     assert_eq!(left, 0, "files are left");
-    // All shards are there.
+    // Waits until all shards exist.
     for _ in 0..600 {
         let token = create(&store);
         assert_eq!(shown(&files, &token).as_deref(), Some("x"));
     }
 }
 
-/// Removes all files while a thread for each session saves it. Returns the ids that the sessions had at the end.
+/// Removes all files while a thread for each session saves that session. Returns the ids that the sessions had at the
+/// end.
 fn remove_beside_writers(store: &FileStore, tokens: &[Token], way: &str) -> Vec<Token> {
     let (stop, operations) = (AtomicBool::new(false), AtomicUsize::new(0));
     let write = |token: &Token| {
@@ -160,7 +161,7 @@ fn remove_beside_writers(store: &FileStore, tokens: &[Token], way: &str) -> Vec<
                 break;
             }
             operations.fetch_add(1, Ordering::Relaxed);
-            // During the removal, errors are permitted.
+            // During the removal, each operation may fail.
             match n % 8 {
                 7 => {
                     let moved = store.rotate(&token, &mut |_| Ok(Verdict::Write), &RELAXED.into());

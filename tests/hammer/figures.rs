@@ -1,5 +1,5 @@
-//! Results of a trial: counters, and descriptions of broken promises. Children report theirs to the process
-//! that started them.
+//! Results of a trial: counters, and descriptions of broken promises. Children report theirs to the process that
+//! started them.
 use crate::support::checker::{Count, Findings};
 use crate::support::process::{Child, Parent};
 use indicatif::HumanCount;
@@ -8,34 +8,34 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
-/// Number of faults that are described; the others are only counted.
+/// The number of faults that are described. Further faults are only counted.
 const DESCRIBED_MAX: usize = 8;
 
 #[derive(Clone, Default)]
 pub(crate) struct Figures {
-    /// Rounds of a trial, where they are counted, and what occurred in them.
+    /// The number of rounds, in trials that count them, and of the events in them.
     pub(crate) rounds: u64,
     pub(crate) events: Vec<(&'static str, u64)>,
     pub(crate) reads: u64,
-    /// Loads of sessions that were known to have ended, where that is counted.
+    /// Loads of sessions that had ended, in trials that count them.
     pub(crate) dead_reads: u64,
-    /// Loads that were answered from memory, where that is counted.
+    /// Loads that were answered from the cache, in trials that count them.
     pub(crate) hits: u64,
     pub(crate) saves: u64,
-    /// Saves that do not fit the smallest file, where that is counted.
+    /// Saves that needed a larger file than the smallest one, in trials that count them.
     pub(crate) large_saves: u64,
     pub(crate) ends: u64,
     pub(crate) rotations: u64,
     pub(crate) sweeps: u64,
-    /// Sessions that sweeps removed.
+    /// Sessions that sweeps have removed.
     pub(crate) removed: u64,
     /// Kills of processes that had begun their work.
     pub(crate) kills: u64,
-    /// Those kills that came during a sweep.
+    /// Kills during a sweep.
     pub(crate) kills_in_sweeps: u64,
     /// Kills of processes that had not begun their work.
     pub(crate) early_kills: u64,
-    /// Violations by loads, which are faults.
+    /// Loads that returned an older version than was acknowledged. Each is a fault.
     pub(crate) stale: u64,
     pub(crate) revived: u64,
     pub(crate) foreign: u64,
@@ -52,15 +52,15 @@ impl Figures {
         }
     }
 
-    /// Runs a check that panics if a promise is broken.
+    /// Runs a check, which panics if a promise is broken. Counts that as a fault.
     pub(crate) fn check(&mut self, check: impl FnOnce()) {
         if let Err(thrown) = catch_unwind(AssertUnwindSafe(check)) {
             self.fault(words(&*thrown));
         }
     }
 
-    /// Asserts that each operation was done often enough for the result to mean something: once, and in a
-    /// longer run once in ten seconds, which any machine reaches. A run of less than a second is exempt.
+    /// Asserts that each operation was done often enough for the result to mean anything: once, and in a longer run
+    /// once in ten seconds, which any machine reaches. A run of less than a second is exempt.
     pub(crate) fn check_met(&mut self, time: Duration, met: &[(&str, u64)]) {
         if time < Duration::from_secs(1) || self.has_faults() {
             return;
@@ -83,8 +83,8 @@ impl Figures {
         self.described = described.collect();
     }
 
-    /// Adds the report of a child at its end. A child that fails is a fault; its message is on standard
-    /// error.
+    /// Waits for the end of a child, and adds its report. A failure of the child is a fault; the child prints the
+    /// message to standard error.
     pub(crate) fn add_child(&mut self, child: Child) {
         match catch_unwind(AssertUnwindSafe(|| Self::of(&child.finish()))) {
             Ok(figures) => self.add(figures),
@@ -100,7 +100,7 @@ impl Figures {
         }
     }
 
-    /// The operations that every checker performs.
+    /// The operations that every [`Checker`](crate::support::checker::Checker) performs, with their counts.
     pub(crate) fn of_checkers(&self) -> [(&'static str, u64); 6] {
         [
             ("reads", self.reads),
@@ -112,7 +112,7 @@ impl Figures {
         ]
     }
 
-    /// For a trial that has to find stale and revived loads: no other fault is forgiven.
+    /// For a trial that has to find stale and revived loads: removes these faults, and keeps all others.
     pub(crate) fn forgive_stale_loads(mut self) -> Self {
         if self.faults == self.stale + self.revived {
             self.faults = 0;
@@ -121,12 +121,13 @@ impl Figures {
         self
     }
 
-    /// Decided by the counter: a process may have been killed between counting a fault and describing it.
+    /// Whether a fault was counted. A process may have been killed after it had counted a fault and before it described
+    /// the fault.
     pub(crate) fn has_faults(&self) -> bool {
         self.faults > 0
     }
 
-    /// Descriptions of the first faults, and the number of the others.
+    /// The descriptions of the first faults, and the number of further ones.
     pub(crate) fn descriptions(&self) -> String {
         let omitted = self.faults.saturating_sub(self.described.len() as u64);
         let omitted = (omitted > 0).then(|| format!("{} not described", HumanCount(omitted)));
@@ -202,7 +203,7 @@ impl From<Findings> for Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No trial counts all of them.
+        // Counts that the trial does not use are left out.
         let is_shown = |(name, count): &(&str, u64)| *count > 0 || *name == "faults";
         let mut figures = self.clone();
         let counts = figures.counts().map(|(name, count)| (name, *count));
@@ -212,7 +213,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// The message of a panic.
+/// The text of a panic.
 pub(crate) fn words(thrown: &(dyn std::any::Any + Send)) -> String {
     let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| thrown.downcast_ref::<String>().cloned())

@@ -1,5 +1,5 @@
-//! `Cookie` headers and ids without a pattern: nothing panics, nothing is found, nothing is made or touched in the
-//! store, and the victim's session stays as it is.
+//! Random `Cookie` headers and ids. No code panics, no session is found, reading changes nothing in the store, and the
+//! victim's session stays as it is.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::support::dice::Dice;
@@ -15,7 +15,7 @@ trials! {
     headers_and_ids_without_a_pattern_find_make_and_touch_nothing,
 }
 
-/// The pieces that headers and ids are bent with.
+/// The pieces that are inserted into headers and ids.
 const PIECES: &[&str] = &[
     "session=",
     "__Host-session=",
@@ -47,7 +47,7 @@ const PIECES: &[&str] = &[
     UNKNOWN,
 ];
 
-/// A header without a pattern: one of the above, bent a few times.
+/// A random header: one of `headers` with a few random changes.
 fn bent(dice: &mut Dice, headers: &[String], pieces: &[&str]) -> String {
     let mut header: Vec<char> = headers[dice.below(headers.len())].chars().collect();
     for _ in 0..=dice.roll(4) {
@@ -59,7 +59,7 @@ fn bent(dice: &mut Dice, headers: &[String], pieces: &[&str]) -> String {
             4 => drop(header.drain(at..end)),
             5 => header.extend_from_within(at..end),
             6 if at < end => header[at] = char::from(dice.byte()),
-            // Likely to be an id still.
+            // A letter, with which the text may still be an id.
             6 => header.push(char::from(b'a' + dice.byte() % 26)),
             _ => {
                 header.extend("; session=".chars());
@@ -71,8 +71,8 @@ fn bent(dice: &mut Dice, headers: &[String], pieces: &[&str]) -> String {
     header.into_iter().collect()
 }
 
-/// The parts between the marks of a header, but for the victim's id, as an id, for each type that reads one. How many
-/// could be one.
+/// Parses the parts between the separators of a header, without the victim's id, as an id of each type. Returns how
+/// many of them are valid ids.
 fn check_values(store: &FileStore, victim: &str, header: &str) -> u64 {
     let mut well_formed = 0;
     for value in header.split(['=', ';', ' ']).filter(|value| *value != victim) {
@@ -97,14 +97,14 @@ fn check_values(store: &FileStore, victim: &str, header: &str) -> u64 {
     well_formed
 }
 
-/// Headers of a round, after which the whole store is looked at.
+/// The number of headers in a round. After a round, all files of the store are compared.
 const HEADERS: u64 = 500;
 
 fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing(dir: &Path, time: Duration) -> Figures {
     let options = FileStoreOptions::new().sync_security_events(false);
     let site = Site::at(tempdir_in(dir).unwrap(), &options, Cookies::plain_http());
     let store = options.open(site.dir.path().join("store")).unwrap();
-    // Beside the store, and the target of a path out of it.
+    // A file beside the store, as the target of a path that leads out of the store.
     std::fs::write(site.dir.path().join("outside"), "untouched").unwrap();
     let mut headers = various_headers(&site.id);
     headers.retain(|header| header.len() <= 2000);
@@ -137,7 +137,7 @@ fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing(dir: &Path, tim
     rounds.figures()
 }
 
-/// A visitor with this header is a new one, also if the visit stores something or logs out.
+/// Asserts that a visitor with this header is a new one, also if the request stores something or logs out.
 #[track_caller]
 fn check_visit(site: &Site, header: &str, case: u64) {
     let mut visit = site.sessions.visit([header]);

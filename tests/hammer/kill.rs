@@ -1,14 +1,13 @@
-//! A series of `kill -9`: several processes full of writers, of which a random one is killed at a random
-//! instant and replaced at once. No acknowledged save is lost, an ended session stays ended, no record is
-//! torn or another session's, no lock stays held, and at the end one sweep removes all leftovers.
+//! A series of `kill -9`: several processes full of writers, of which a random one is killed at a random instant and
+//! replaced at once. No acknowledged save is lost, an ended session stays ended, no record is torn or another
+//! session's, no lock stays held, and at the end one sweep removes all leftovers.
 //!
-//! All writers save and load in all places. Only its owner ends, rotates and refills a place, so the process
-//! that replaces a killed owner knows which operations are half done. Acknowledgements and operation counts
-//! are in the ledger. A kill never loses data that the kernel has received, so this tests atomicity and
-//! locks, not power cuts.
+//! All writers save and load in all places. Only its owner ends, rotates and refills a place, so the process that
+//! replaces a killed owner knows which operations are half done. Acknowledgements and operation counts are in the
+//! ledger. A kill never loses data that the kernel has received, so this tests atomicity and locks, not power cuts.
 //!
-//! One process has an extra thread that sweeps and creates sessions that expire at once. These are not in the
-//! ledger: at the end a sweep leaves none of them.
+//! One process has an extra thread that sweeps and creates sessions that expire at once. These are not in the ledger:
+//! at the end a sweep leaves none of them.
 use crate::figures::{Figures, words};
 use crate::stage::{CELLS_TAKEN, Going, ledger, options, stop, store_in};
 use crate::support::checker::{COUNTS, Checker, Counts, Findings, Saving, check_at_rest, marked};
@@ -37,31 +36,32 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("work until killed", work)];
 const PROCESSES: usize = 8;
 const THREADS: usize = 4;
 const WRITERS: usize = PROCESSES * THREADS;
-/// Writer number for operations before and after the kills; the numbers of the lanes follow.
+/// The writer number for operations before and after the kills. The numbers of the lanes follow.
 const HEALER: usize = WRITERS;
-/// Number of threads that kill, each its own processes: a killed process takes time to die where all
-/// processors are busy.
+/// The number of threads that kill processes, each those of its own lane. One would be too few: a killed process takes
+/// time to end if all processors are busy.
 const LANES: usize = 4;
-/// The process that also sweeps.
+/// The number of the process that also sweeps.
 const SWEEPER: usize = PROCESSES - 1;
-/// Longest lifetime of a session that is created to be swept.
+/// The longest lifetime of a session that is created to be swept.
 const SHORT_LIFE_MAX: Duration = Duration::from_millis(50);
-/// Two places of each owner, which is writer `place % WRITERS`.
+/// The number of places: two for each writer. The owner of a place is the writer `place % WRITERS`.
 const PLACES: u64 = 2 * WRITERS as u64;
-/// Longest pause between two kills of a lane, in microseconds.
+/// The longest pause between two kills of a lane, in microseconds.
 const PAUSE_MAX: u64 = 30_000;
-/// A save that waits longer has met a lock that was never released.
+/// The time after which a save has met a lock that is never released.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// A process reports this when it has opened the store.
+/// The report of a process that has opened the store.
 const READY: &str = "ready";
 
-/// First cell of a writer's counters.
+/// The number of the first cell of the ledger in which a writer has its counters.
 fn cells_of(writer: usize) -> u64 {
     CELLS_TAKEN + (writer * COUNTS) as u64
 }
 
-/// Cells in which the sweeper counts its sweeps and the removed sessions, and marks that it is sweeping.
+/// The cells of the ledger in which the sweeper counts its sweeps and the removed sessions, and marks that it is
+/// sweeping.
 const SWEEPS: u64 = CELLS_TAKEN + (WRITERS * COUNTS) as u64;
 const REMOVED: u64 = SWEEPS + 1;
 const SWEEPING: u64 = SWEEPS + 2;
@@ -104,20 +104,20 @@ fn kills_lose_revive_and_tear_no_session_and_leave_no_lock(dir: &Path, time: Dur
     ];
     let met = [&figures.of_checkers()[..], &of_kills].concat();
     figures.check_met(time, &met);
-    // In a second there may be none.
+    // In a run of a second there may be none of these kills.
     if time >= Duration::from_secs(10) {
         figures.check_met(time, &[("kills during a sweep", figures.kills_in_sweeps)]);
     }
     figures
 }
 
-/// State that the lanes share.
+/// The state that all lanes share.
 struct Storm<'a> {
     dir: &'a Path,
     files: &'a FileStore,
     ledger: &'a Ledger,
     time: Duration,
-    /// Lives whose creation, or rotation to them, had begun when the process was killed, and which the ledger
+    /// The lives whose creation, or rotation to them, had begun when their process was killed, and which the ledger
     /// does not have.
     begun: Mutex<HashSet<Life>>,
 }
@@ -153,9 +153,9 @@ impl Storm<'_> {
                 self.ledger.set_cell(SWEEPING, 0);
             }
             *child = Some(start(*process));
-            // The sweeper has sessions to sweep even if it is killed before it creates any.
+            // Creates sessions that expire at once. The sweeper may be killed before it creates any.
             figures.check(|| make_short_lived(self.files, &mut dice));
-            // No lock stays held: this thread saves one session within the lock wait, and the other processes
+            // Shows that no lock stays held: this thread saves one session within the wait limit. The other processes
             // save all of them.
             let life = healer.life_in(dice.roll(PLACES));
             figures.check(|| {
@@ -174,8 +174,8 @@ impl Storm<'_> {
         figures
     }
 
-    /// Notes the lives that the writers of a process were creating when it was killed: those they had been
-    /// given and the ledger does not have.
+    /// Notes the lives that the writers of a killed process were about to create: those that the ledger had given to
+    /// them, and that it has no session for.
     fn note_begun(&self, process: usize) {
         let given = writers_of(process).filter_map(|writer| self.ledger.last_given(writer));
         self.begun.lock().unwrap().extend(given.filter(|life| !self.ledger.has(*life)));
@@ -186,8 +186,8 @@ fn writers_of(process: usize) -> Range<usize> {
     THREADS * process..THREADS * (process + 1)
 }
 
-/// Ends a child by `end`. Any report other than "ready" is a fault, and so is an exit of its own. Returns
-/// whether it was ready.
+/// Ends a child by `end`. Any report other than "ready" is a fault, and so is an exit of its own. Returns whether the
+/// child had reported that it was ready.
 fn take_faults(figures: &mut Figures, child: Option<Child>, end: fn(Child) -> Vec<String>) -> bool {
     let child = child.expect("a killed process is replaced at once");
     let mut was_ready = false;
@@ -204,8 +204,8 @@ fn counts_of(ledger: &Ledger, writer: usize) -> Counts {
     Counts::of_words((first..cells_of(writer + 1)).map(|cell| ledger.cell(cell)))
 }
 
-/// Every session can be saved, and then is at the version in its row. A life in no place is one whose owner
-/// was killed.
+/// Saves every session once, after which it must be at the version in its row of the ledger. A life that is in no place
+/// is one whose owner was killed.
 #[track_caller]
 fn heal(healer: &mut Checker<'_>, ledger: &Ledger) {
     let in_place: Vec<_> = (0..PLACES).map(|place| ledger.life_in(place)).collect();
@@ -218,13 +218,13 @@ fn heal(healer: &mut Checker<'_>, ledger: &Ledger) {
     assert_eq!(healer.findings.faults, [""; 0], "at rest");
 }
 
-/// One sweep removes all expired sessions, whatever happened to earlier sweeps. One full sweep removes all
-/// leftovers once they are old. Neither removes anything else: the sessions stay, and those whose creation
-/// had [`begun`](Storm::begun) in a process that was killed before the acknowledgement.
+/// One sweep removes all expired sessions, whatever happened to earlier sweeps. One full sweep removes all leftovers
+/// once they are old. Neither removes anything else: the sessions stay, and those whose creation had
+/// [`begun`](Storm::begun) in a process that was killed before the acknowledgement.
 ///
-/// A kill also cuts a write short, at a page boundary. So a part of a large session that was being created
-/// may be there, which is counted as a damaged file. It does not name its life; there is at most one for each
-/// life that had begun and is not there whole.
+/// A kill also cuts a write short, at a page boundary. So a part of a large session that was being created may be
+/// there, which is counted as a damaged file. It does not name its life; there is at most one for each life that had
+/// begun and is not there whole.
 #[track_caller]
 fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     thread::sleep(SHORT_LIFE_MAX);
@@ -279,7 +279,7 @@ fn id_of(token: &Token) -> PublicId {
     PublicId::digest(token.expose().as_bytes())
 }
 
-/// A store that has seen none of this saves every session twice, without waiting for a lock.
+/// A store that was opened after all kills saves every session twice, without waiting for a lock.
 #[track_caller]
 fn check_no_lock(dir: &Path, ledger: &Ledger) {
     let store = options().lock_wait(Duration::from_millis(1)).open(store_in(dir)).unwrap();
@@ -307,7 +307,8 @@ fn work(parent: &Parent) {
     let report = |find: &dyn Fn() -> Vec<String>| {
         let faults = catch_unwind(AssertUnwindSafe(find)).unwrap_or_else(|thrown| vec![words(&*thrown)]);
         if !faults.is_empty() {
-            // This order matters: a process that sees the stop flag then finds the reason too.
+            // The faults are written before the stop flag is set: a process that sees the flag then finds the reason,
+            // too.
             for fault in faults {
                 parent.report(fault.replace('\n', " "));
             }
@@ -316,7 +317,7 @@ fn work(parent: &Parent) {
     };
     thread::scope(|scope| {
         let (store, ledger, report) = (&store, &ledger, &report);
-        // The sweeper starts first: the process may be killed soon.
+        // The sweeper's thread starts first, because the process may be killed soon.
         if process == SWEEPER {
             scope.spawn(move || {
                 report(&|| {
@@ -338,13 +339,13 @@ fn sweep_again_and_again(store: &FileStore, ledger: &Ledger, seed: u64) {
     let going = Going::on(ledger);
     while going.on_still() {
         if dice.roll(4) == 0 {
-            // Read before a full sweep, which would also find sessions that the index has lost.
+            // The expired sessions are listed before a full sweep, which would also find those that the index has lost.
             let mut due = expired(store);
             for _ in 0..3 {
                 sweep(store, ledger, false);
                 due.retain(|path| path.exists());
             }
-            // A session that is in use is left to the next sweep.
+            // A sweep leaves a session that is in use to the next sweep.
             assert!(due.is_empty(), "expired, and still there after three sweeps: {due:?}");
             sweep(store, ledger, true);
         } else {
@@ -362,18 +363,18 @@ fn sweep(store: &FileStore, ledger: &Ledger, full: bool) {
     let report = store.sweep(&SweepOptions::new().full(full).cpu_percent(100)).unwrap();
     let (sweeps, removed) = (ledger.cell(SWEEPS) + 1, ledger.cell(REMOVED) + report.removed);
     ledger.set_cells(SWEEPS, &[sweeps, removed, 0]);
-    // A part of a large session, which a kill may leave, is counted as damage.
+    // A kill may leave a part of a large session, which is counted as damage.
     let wrong = [report.unknown, report.failed];
     assert_eq!((report.outcome, wrong), (SweepOutcome::Completed, [0; 2]), "{report:?}");
 }
 
-/// The session files of expired sessions.
+/// The paths of the files of expired sessions.
 fn expired(store: &FileStore) -> Vec<PathBuf> {
     let expired = |file: ScannedFile| matches!(file.content, Content::Expired(_)).then_some(file.path);
     store.files().map(Result::unwrap).filter_map(expired).collect()
 }
 
-/// Creates a session that expires at once. One in four is renewed, so that a sweep has to insert it into the
+/// Creates a session that expires at once. One in four is renewed before, so that a sweep has to insert it into the
 /// index again.
 fn make_short_lived(store: &FileStore, dice: &mut Dice) {
     let most = u64::try_from(SHORT_LIFE_MAX.as_micros()).unwrap();
@@ -387,12 +388,13 @@ fn make_short_lived(store: &FileStore, dice: &mut Dice) {
             record.set_timing(Timing { deadline: until, ..record.timing() });
             Ok(Verdict::Write)
         };
-        // It may have expired.
+        // The update may find that the session has expired.
         store.update(&saved.token, renew, Durability::Relaxed).unwrap();
     }
 }
 
-/// One writer thread, until the run stops or it has found a fault. Returns descriptions of the faults.
+/// The work of one writer thread, until the run stops or the thread has found a fault. Returns the descriptions of the
+/// faults.
 fn work_in_places(store: &FileStore, ledger: &Ledger, writer: usize, seed: u64) -> Vec<String> {
     let mut checker = Checker::new(store, ledger, writer, seed * WRITERS as u64 + writer as u64);
     checker.saving = Saving { safe: true, renews: false, large: true };
@@ -422,7 +424,7 @@ fn work_in_places(store: &FileStore, ledger: &Ledger, writer: usize, seed: u64) 
                 }
             }
         }
-        // A fault is counted before it is reported: a kill between the two leaves the counter.
+        // A fault is counted before it is reported, so that the count remains if the process is killed between the two.
         if dice.roll(16) == 0 || !checker.findings.faults.is_empty() {
             let mut counts = before;
             counts += checker.findings.counts;
@@ -432,7 +434,7 @@ fn work_in_places(store: &FileStore, ledger: &Ledger, writer: usize, seed: u64) 
     checker.findings.faults
 }
 
-/// Completes the operations that a killed owner has left half done in its places.
+/// Completes the operations in a writer's places that the killed owner has left half done.
 fn take_over(checker: &mut Checker<'_>, ledger: &Ledger, writer: usize) {
     let own = [0, 1].map(|n| writer as u64 + n * WRITERS as u64);
     if let Some(life) = ledger.last_given(writer)

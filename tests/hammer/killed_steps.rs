@@ -1,6 +1,6 @@
-//! Writers that report each step before they begin it and after it is done, and are killed with SIGKILL at any
-//! instant: every session is at its last acknowledged version or at the one that was being written, an ended session
-//! stays ended, no unexpected file appears, no lock stays held, and the next save works.
+//! Writers that report each step before they begin it and after it is done, and are killed with SIGKILL at any instant:
+//! every session is at its last acknowledged version or at the one that was being written, an ended session stays
+//! ended, no unexpected file appears, no lock stays held, and the next save works.
 //!
 //! A kill never loses data that the kernel has received, so this tests atomicity and locks, not power cuts.
 use crate::figures::Figures;
@@ -23,7 +23,7 @@ trials! {
 pub(crate) const WORKERS: &[(&str, Worker)] =
     &[("take steps until killed", take_steps_until_killed), ("save all", save_all)];
 
-/// With all syncs, as in most programs.
+/// Options with all syncs, as most programs use them.
 fn options() -> FileStoreOptions {
     FileStoreOptions::new().lock_wait(Duration::from_secs(20))
 }
@@ -32,36 +32,36 @@ fn open(dir: &Path) -> FileStore {
     options().open(store_in(dir)).unwrap()
 }
 
-/// A store without a cache, which returns the state of the files: a killed writer may not have invalidated
-/// its last save.
+/// Opens a store without a cache, which returns what the files contain: a killed process may not have invalidated its
+/// last save.
 fn open_without_cache(dir: &Path) -> FileStore {
     options().cache_bytes(0).open(store_in(dir)).unwrap()
 }
 
-/// Sessions of each writer that is killed.
+/// The number of sessions of each writer.
 const SESSIONS: usize = 8;
-/// Writers that run, and are killed, at the same time.
+/// The number of writers that run, and are killed, at the same time.
 const WRITERS: u64 = 2;
 
 fn id_of(token: &Token) -> PublicId {
     PublicId::digest(token.expose().as_bytes())
 }
 
-/// A session as of its last acknowledgement.
+/// The token and the version of a session by its last acknowledgement; `None` if it has ended.
 type Known = Option<(Token, u64)>;
 
-/// The next step of a writer, which it reports before it begins.
+/// The next step of a writer, which reports the step before it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Create(usize),
     Update(usize),
     Rotate(usize),
     Delete(usize),
-    /// Increments this writer's entry of the session that all writers share.
+    /// Increments this writer's entry in the session that all writers share.
     Count,
 }
 
-/// The kills that interrupted each step, by [`Step::index`].
+/// The names of the counts of kills during each step, in the order of [`Step::index`].
 const KILLS_AMID: [&str; 5] = [
     "kills amid a creation",
     "kills amid an update",
@@ -82,18 +82,19 @@ impl Step {
     }
 }
 
-/// State of a sequence of killed writers that worked on the same sessions.
+/// What is known about the sessions of a sequence of writers. When one is killed, the next one goes on with the same
+/// sessions.
 struct Ledger {
     writer: u64,
     shared: Token,
     sessions: [Known; SESSIONS],
     counted: u64,
     in_flight: Option<Step>,
-    /// Tokens that must never be found live again.
+    /// Tokens of ended sessions. None may open a session again.
     dead: Vec<Token>,
-    /// Sessions ended by a rotation whose new token was lost with the killed writer.
+    /// Sessions whose rotation has ended them, while the new token was lost with the killed writer.
     moved: Vec<PublicId>,
-    /// Number of kills during a creation or a rotation: each may leave a session whose token is unknown.
+    /// The number of kills during a creation or a rotation. Each may leave a session whose token is unknown.
     lost_most: usize,
 }
 
@@ -112,12 +113,12 @@ fn after_kills_each_session_is_at_its_last_version_or_the_next(dir: &Path, time:
     for ledger in &ledgers {
         ledger.check_dead(&store, 0);
         known.extend(ledger.sessions.iter().flatten().map(|(token, _)| id_of(token)));
-        // The file of an ended session may be there, without a version, if the kill came before the file was
-        // unlinked.
+        // The file of an ended session may be left, without a version, if the process was killed before it unlinked the
+        // file.
         known.extend(ledger.dead.iter().map(id_of));
     }
     let lost_most: usize = ledgers.iter().map(|ledger| ledger.lost_most).sum();
-    // Other files: temporary ones, and sessions whose token is unknown.
+    // Counts the other files: temporary ones, and sessions whose token is unknown.
     let mut on_their_way = 0;
     let mut nameless = Vec::new();
     for path in files_in_shards(store.path()) {
@@ -141,7 +142,7 @@ fn after_kills_each_session_is_at_its_last_version_or_the_next(dir: &Path, time:
         assert!(nameless.iter().any(is_successor), "a rotation ended {old} before its successor was there");
     }
 
-    // A process that has seen none of this can save every session.
+    // A process that starts now can save every session.
     let tokens: Vec<_> = ledgers.iter().flat_map(|ledger| ledger.sessions.iter().flatten()).collect();
     let mut fresh = Start::of("save all").with("DIR", dir).start();
     fresh.say(tokens.len());
@@ -192,8 +193,7 @@ impl Ledger {
         }
     }
 
-    /// Processes a writer's report: `begin operation session`, or `done version token` for the step that began
-    /// last.
+    /// Processes a writer's report: `begin operation session`, or `done version token` for the step that it began last.
     #[track_caller]
     fn note(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
@@ -229,8 +229,8 @@ impl Ledger {
         self.dead.extend(ended.map(|(token, _)| token));
     }
 
-    /// Compares the sessions with the store after a kill, and records whether the step in progress, which it
-    /// returns, took effect.
+    /// Compares the sessions with the store after a kill. Returns the step that was under way, and records whether it
+    /// has taken effect.
     #[track_caller]
     fn check(&mut self, store: &FileStore, kill: u64) -> Option<Step> {
         let in_flight = self.in_flight.take();
@@ -273,7 +273,7 @@ impl Ledger {
         }
     }
 
-    /// The next save of every session works.
+    /// Asserts that the next save of every session succeeds.
     #[track_caller]
     fn save(&mut self, store: &FileStore, dice: &mut Dice) {
         for (token, version) in self.sessions.iter_mut().flatten() {
@@ -286,7 +286,7 @@ impl Ledger {
     }
 }
 
-/// One save in sixteen does not fit the session's first file.
+/// The number of bytes of the next text. One in sixteen is too large for the session's first file.
 fn text_bytes(dice: &mut Dice) -> usize {
     let bytes = if dice.roll(16) == 0 { dice.roll(20_000) } else { dice.roll(1_500) };
     usize::try_from(bytes).unwrap()

@@ -1,8 +1,8 @@
-//! No update is lost: threads of several processes increment the same few sessions, at both durabilities, and
-//! sometimes grow them. The sums equal the acknowledged increments.
+//! No update is lost: threads of several processes increment the same few sessions, at both durabilities, and sometimes
+//! grow them. The sums equal the acknowledged increments.
 //!
-//! Each round uses new sessions, which have to grow again. After a round each session is compared with the
-//! increments acknowledged to each process.
+//! Each round uses new sessions, which have to grow again. After a round each session is compared with the increments
+//! acknowledged to each process.
 use crate::figures::{Figures, words};
 use crate::stage::{open, open_without_cache};
 use crate::support::dice::Dice;
@@ -21,7 +21,7 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("increment", work)];
 const PROCESSES: u64 = 4;
 const THREADS: u64 = 2;
 const SESSIONS: usize = 3;
-/// Increments of each thread in a round.
+/// The number of increments of each thread in a round.
 const INCREMENTS: u64 = 50;
 
 fn sums_equal_the_acknowledged_increments(dir: &Path, time: Duration) -> Figures {
@@ -83,9 +83,9 @@ fn sums_equal_the_acknowledged_increments(dir: &Path, time: Duration) -> Figures
     figures
 }
 
-/// Prefix of the report of a round in which a promise was broken.
+/// The first word of the report of a round in which a promise was broken.
 const FAULT: &str = "fault: ";
-/// The entry that all processes increment; each process also has its own entry.
+/// The entry that all processes increment. Each process has an entry of its own, too.
 const ALL: &str = "all";
 
 fn by(process: usize) -> String {
@@ -140,7 +140,7 @@ fn work(parent: &Parent) {
     }
 }
 
-/// Returns how often each session was incremented, and how often one was loaded.
+/// Increments the sessions at random. Returns how often each was incremented, and how often one was loaded.
 fn increment(store: &FileStore, tokens: &[Token], process: u64, dice: &mut Dice) -> ([u64; SESSIONS], u64) {
     let mut acknowledged = [0; SESSIONS];
     let mut seen = [0; SESSIONS];
@@ -149,7 +149,7 @@ fn increment(store: &FileStore, tokens: &[Token], process: u64, dice: &mut Dice)
     for _ in 0..INCREMENTS {
         let n = usize::try_from(dice.roll(SESSIONS as u64)).unwrap();
         let how = if dice.roll(4) == 0 { Durability::PowerSafe } else { Durability::Relaxed };
-        // Up to 16 KiB: a session that is still small grows three times.
+        // The text has up to 16 KiB, so a session that is small at first needs a larger file three times.
         let bytes = usize::try_from(if dice.roll(20) == 0 { dice.roll(16_000) } else { 10 }).unwrap();
         let change = &mut |record: &mut Record| {
             for name in [ALL, &own] {

@@ -1,6 +1,6 @@
-//! Random tests: races between processes and threads, and damage without a pattern, for as long as desired. Each
-//! trial tests one promise in a directory of its own, with rounds until its time is over. It checks every result
-//! against earlier acknowledgements, stops at the first fault, and prints one line of figures.
+//! Random tests: races between processes and threads, and damage without a pattern, for as long as desired. Each trial
+//! tests one promise in a directory of its own, with rounds until its time is over. It checks every result against
+//! earlier acknowledgements, stops at the first fault, and prints one line of figures.
 //!
 //! ```text
 //! cargo test --test hammer                                          # a second each, with the other tests
@@ -26,6 +26,7 @@ mod killed_steps;
 mod lost_updates;
 mod processes;
 mod reaper;
+mod rows;
 mod stage;
 mod stale;
 mod support;
@@ -42,10 +43,10 @@ use std::time::{Duration, Instant};
 use support::process::{Worker, run_worker};
 use support::texts::directory_in_memory;
 
-/// A child of this binary needs no arguments.
+/// The arguments with which this program starts a child: none.
 const CHILD: &[&str] = &[];
 
-/// What its children can do.
+/// The functions that child processes run, by name.
 const WORKERS: &[&[(&str, Worker)]] = &[
     coherence::WORKERS,
     cut_offs::WORKERS,
@@ -60,8 +61,8 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     sweep_races::WORKERS,
 ];
 
-/// The trials of a file: the path of each, which ends in its promise, and the function that runs it for this time in
-/// this directory.
+/// The trials of one file. Each has a path that ends in its promise, and a function that runs it for this time in this
+/// directory.
 type Trials = &'static [(&'static str, fn(&Path, Duration) -> Figures)];
 
 const TRIALS: &[Trials] = &[
@@ -77,11 +78,12 @@ const TRIALS: &[Trials] = &[
     lost_updates::TRIALS,
     processes::TRIALS,
     reaper::TRIALS,
+    rows::TRIALS,
     stale::TRIALS,
     sweep_races::TRIALS,
 ];
 
-/// Trials that run at the same time. They measure nothing, and wait for processes and locks more than they compute.
+/// The number of trials that run at the same time. They measure nothing, and mostly wait for processes and locks.
 const AT_ONCE: usize = 2;
 
 const HELP: &str = "\
@@ -113,7 +115,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Duration and directory of each trial: the options that the usual harness does not have.
+/// The options that the usual test harness does not have: the duration and the directory of each trial.
 fn ours(words: &mut pico_args::Arguments) -> Result<(Duration, Option<PathBuf>), pico_args::Error> {
     let time = words.opt_value_from_fn("--seconds", |text| match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(Duration::from_secs_f64(seconds)),
@@ -122,7 +124,7 @@ fn ours(words: &mut pico_args::Arguments) -> Result<(Duration, Option<PathBuf>),
     Ok((time.unwrap_or(Duration::from_secs(1)), words.opt_value_from_str("--dir")?))
 }
 
-/// Runs all trials, even after one has failed.
+/// Runs all trials, also after one has failed.
 fn run_all(words: pico_args::Arguments, time: Duration, dir: Option<&Path>) -> ExitCode {
     let mut arguments = Arguments::from_iter(once("hammer".into()).chain(words.finish()));
     arguments.test_threads.get_or_insert(AT_ONCE);
@@ -140,7 +142,7 @@ fn run_all(words: pico_args::Arguments, time: Duration, dir: Option<&Path>) -> E
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// Runs a trial, and prints its figures. A panic is a fault.
+/// Runs a trial, and prints its figures. A panic counts as a fault.
 fn keeps_its_promise(name: &str, run: impl FnOnce() -> Figures) -> Result<(), Failed> {
     let began = Instant::now();
     let figures = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|thrown| {

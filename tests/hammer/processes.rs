@@ -1,5 +1,5 @@
-//! Requests and operations of several processes that meet at random instants: no update is lost, an ended session stays
-//! ended in the middle of any operation, and every load sees the last acknowledged save or something newer.
+//! Requests and operations of several processes at random instants. No update is lost. An ended session stays ended,
+//! whatever operation is under way. Every load returns the last acknowledged save or a newer one.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::stage::store_in;
@@ -38,14 +38,14 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[
     ("read versions", read_versions),
 ];
 
-/// Far longer than any operation here holds a lock.
+/// A wait limit far longer than any operation here holds a lock.
 const LONG_WAIT: Duration = Duration::from_secs(60);
 
 fn open(dir: &Path, lock_wait: Duration) -> FileStore {
     FileStoreOptions::new().lock_wait(lock_wait).open(store_in(dir)).unwrap()
 }
 
-/// The races here are about locks and names; none needs its logouts on the disk.
+/// The trials in this file are about locks and names, so logouts are not synced.
 fn sessions(dir: &Path) -> Sessions {
     let options = FileStoreOptions::new().lock_wait(LONG_WAIT).sync_security_events(false);
     Sessions::new(options.open(store_in(dir)).unwrap(), Cookies::plain_http()).unwrap()
@@ -63,12 +63,12 @@ fn token(text: &str) -> Token {
     Token::parse(text).unwrap()
 }
 
-/// The files in the shards of the store: sessions and leftovers of unfinished operations.
+/// The files in all shards: sessions, and leftovers of unfinished operations.
 fn files(dir: &Path) -> Vec<PathBuf> {
     files_in_shards(&store_in(dir))
 }
 
-/// A new session with one entry.
+/// Creates a session with one entry. Returns its token.
 fn create(sessions: &Sessions, name: &str, value: u64) -> Token {
     let mut session = sessions.session([]);
     session.insert(name, value).unwrap();
@@ -76,13 +76,13 @@ fn create(sessions: &Sessions, name: &str, value: u64) -> Token {
     session.token().unwrap().unwrap()
 }
 
-/// How the threads of a round increment.
+/// The ways in which the threads of a round increment a number.
 const WAYS: [&str; 3] = ["update and save", "update_now", "update and save, growing"];
-/// Threads of each process, and increments of each thread in a round.
+/// The number of threads of each process, and that of the increments of each thread in a round.
 const THREADS: u64 = 4;
 const INCREMENTS: u64 = 60;
 
-/// Each round has a new session, which has to grow again.
+/// Each round has a new session, so that it needs a larger file again.
 fn increments_by_eight_threads_of_two_processes_all_count(dir: &Path, time: Duration) -> Figures {
     let sessions = sessions(dir);
     let mut children = [(); 2].map(|()| start("increment by requests", dir).start());
@@ -127,7 +127,8 @@ fn increment_once(sessions: &Sessions, shared: &Token, way: &str, done: u64) {
         return session.update_now("n", |n: &mut u64| *n += 1).unwrap();
     }
     session.update("n", |n: &mut u64| *n += 1).unwrap();
-    // From 2 KiB to 64: at each doubling, seven other threads wait for the file that is replaced.
+    // The session grows from 2 to 64 KiB. Each time its size has doubled, it gets a larger file, while seven other
+    // threads wait for the lock of the old one.
     if way == "update and save, growing" {
         session.insert("text", "x".repeat(usize::try_from(done * 1000).unwrap())).unwrap();
     }
@@ -146,7 +147,7 @@ fn saves_in_flight_resurrect_no_destroyed_session(dir: &Path, time: Duration) ->
 }
 
 fn saves_in_flight_reach_the_successor_of_a_rotation_or_fail(dir: &Path, time: Duration) -> Figures {
-    // Without a grace period, so that no mark of a moved id is left.
+    // Without a grace period, no mark of a moved id is left.
     let sessions = sessions(dir).with_lifetime(Lifetime::new().grace(Duration::ZERO)).unwrap();
     let rounds = check_against_saves(dir, time, &sessions, |old| {
         let mut session = sessions.session([old.clone()]);
@@ -160,7 +161,7 @@ fn saves_in_flight_reach_the_successor_of_a_rotation_or_fail(dir: &Path, time: D
     rounds.figures()
 }
 
-/// Ends sessions at random instants while another process saves them as fast as it can. `end` returns the id
+/// Ends sessions by `end` at random instants, while another process saves them as fast as it can. `end` returns the id
 /// of the successor, if there is one.
 fn check_against_saves(
     dir: &Path,
@@ -179,7 +180,7 @@ fn check_against_saves(
         let successor = end(old.clone());
         let here = sessions.session([old.clone()]);
         assert_eq!(here.get::<u64>("saved").unwrap(), None, "round {round}: alive after it was ended");
-        // The other process goes on until it is told that the session is gone, and then tries once more.
+        // The other process saves until it is told that the session has ended, and then tries once more.
         let acknowledged: u64 = saver.line().parse().unwrap();
         rounds.count("saves in flight", acknowledged);
         let here = sessions.session([old]);
@@ -199,8 +200,8 @@ fn check_against_saves(
     rounds
 }
 
-/// Saves a session, in varying ways, until it is gone; every load meanwhile returns the version that was
-/// saved last.
+/// A worker process: saves a session in different ways until it has ended. Every load meanwhile must return the version
+/// that was saved last.
 fn save_until_gone(parent: &Parent) {
     let sessions = sessions(&dir_of(parent));
     let mut dice = Dice::new(4);
@@ -218,7 +219,7 @@ fn save_until_gone(parent: &Parent) {
             let mut session = sessions.session([brought.clone()]);
             let Some(found) = session.get::<u64>("saved").unwrap() else { break };
             assert_eq!(found, saved, "a load saw another version than the last one that was saved");
-            // In place; in place, at once; gradually larger.
+            // The save is in place, in place by a change at once, or larger each time.
             let result = match dice.roll(8) {
                 0..4 => session.update("saved", |n: &mut u64| *n += 1).and_then(|_| session.save()),
                 4..7 => session.update_now("saved", |n: &mut u64| *n += 1),
@@ -287,7 +288,8 @@ fn rotate(parent: &Parent) {
     }
 }
 
-/// The writer is stopped anywhere: between any two system calls of an update, a growth or a rotation.
+/// The writer is stopped anywhere: between any two system calls of an update, of a save that needs a larger file, or of
+/// a rotation.
 fn a_delete_is_not_undone_by_a_writer_stopped_at_any_instant(dir: &Path, time: Duration) -> Figures {
     let store = open(dir, Duration::from_millis(10));
     let mut worker = start("work until gone", dir).start();
@@ -304,7 +306,7 @@ fn a_delete_is_not_undone_by_a_writer_stopped_at_any_instant(dir: &Path, time: D
         worker.go_on();
         let outcome = worker.line();
         assert_eq!(versions::stored(&store, &old), None, "round {round}: revived");
-        // Only a rotation that was complete before the deletion began has a successor.
+        // The session has a successor only if the rotation was complete before the deletion began.
         assert_eq!(outcome == "gone", was_live, "round {round}");
         if was_live {
             rounds.count("sessions that were still live", 1);
@@ -318,7 +320,8 @@ fn a_delete_is_not_undone_by_a_writer_stopped_at_any_instant(dir: &Path, time: D
     rounds.figures()
 }
 
-/// Saves a session, sometimes growing it, and finally rotates it, until it is gone or has a new id.
+/// A worker process: saves a session, sometimes in a larger file, and at the end rotates it. Stops when the session has
+/// ended or has a new id.
 fn work_until_gone(parent: &Parent) {
     let store = open(&dir_of(parent), LONG_WAIT);
     let mut dice = Dice::new(8);
@@ -395,26 +398,26 @@ fn open_stores(parent: &Parent) {
     }
 }
 
-/// Acknowledgements of a writer, for readers in any process: one small file, changed in place.
+/// A small file in which a writer publishes its last acknowledgement, for readers in any process.
 struct Board(File);
 
-/// One state of the board.
+/// The contents of the board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Notice {
-    /// The session that is being written.
+    /// The number of the session that is being written.
     session: u64,
-    /// Its last acknowledged version.
+    /// The last acknowledged version of that session.
     version: u64,
     end: End,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
-    /// It is live.
+    /// The session is live.
     Alive,
-    /// An operation is ending it.
+    /// An operation that ends the session has begun.
     Ending,
-    /// It was ended.
+    /// The session was ended.
     Ended,
     /// All sessions were ended.
     AllEnded,
@@ -432,7 +435,7 @@ impl Board {
         self.0.write_all_at(&bytes, 0).unwrap();
     }
 
-    /// The last notice. A read that overlaps a write is repeated.
+    /// Reads the board, again if a write came in between.
     fn get(&self) -> Notice {
         loop {
             let mut bytes = [0; 32];
@@ -456,12 +459,11 @@ fn check(words: [u64; 3]) -> u64 {
     words.into_iter().fold(1, |sum, word| (sum ^ word).wrapping_mul(0x0123_4567_89ab_cdef).rotate_left(29))
 }
 
-/// Sessions of a round, in a store of its own.
+/// The number of sessions in a round, which has a store of its own.
 const SESSIONS: u64 = 20;
 
-/// One process writes session after session, as fast as it can: in place, growing, shrinking, and finally
-/// ends each by a deletion or a rotation. Another process and this one load the session that is being
-/// written.
+/// One process writes one session after the other, as fast as it can: in place, larger, and smaller again. At the end
+/// it deletes or rotates each. Another process and this one load the session that is being written.
 fn loads_beside_a_writer_are_whole_and_never_go_back(dir: &Path, time: Duration) -> Figures {
     let rounds = Rounds::new(time, &["loads here", "loads there"]);
     while let Some(round) = rounds.next() {
@@ -491,7 +493,7 @@ fn loads_beside_a_writer_are_whole_and_never_go_back(dir: &Path, time: Duration)
     rounds.figures()
 }
 
-/// Loads the session on the board until all are ended. Returns the number of loads.
+/// Loads the session on the board until all have ended. Returns the number of loads.
 fn read_along(store: &FileStore, tokens: &[Token], board: &Board) -> u64 {
     let mut loads = 0;
     let mut last = (0, 0);
@@ -520,7 +522,7 @@ fn read_along(store: &FileStore, tokens: &[Token], board: &Board) -> u64 {
     }
 }
 
-/// The tokens that the test sends to a reader or a writer, before they start.
+/// The tokens that the test sends to a reader or a writer before it starts.
 fn received_tokens(parent: &Parent) -> Vec<Token> {
     let count = parent.line().parse().unwrap();
     let tokens = (0..count).map(|_: u64| token(&parent.line())).collect();
@@ -546,7 +548,7 @@ fn write_versions(parent: &Parent) {
         let mut notice = Notice { session, version: 1, end: End::Alive };
         for version in 2..=VERSIONS {
             board.put(notice);
-            // 2 KiB at first, then 4, 8, and 16; at times the session is small again.
+            // The text has 2 KiB at first, then 4, 8, and 16 at most. At times it is small again.
             let most = 1_500 << (version * 4 / (VERSIONS + 1));
             let bytes = usize::try_from(dice.roll(most)).unwrap();
             let change = &mut |record: &mut Record| {

@@ -1,8 +1,8 @@
-//! Reapers in all processes beside renewals at the last moment: a session renewed in time is never removed,
-//! an expired one is never served, and at the end one sweep leaves no expired session.
+//! Reapers in all processes beside renewals at the last moment: a session renewed in time is never removed, an expired
+//! one is never served, and at the end one sweep leaves no expired session.
 //!
-//! The ledger's versions are deadlines here, in microseconds since the trial began. A renewal never makes a
-//! deadline earlier, so a session lives at least until the latest acknowledged deadline.
+//! The ledger's versions are deadlines here, in microseconds since the trial began. A renewal never makes a deadline
+//! earlier, so a session lives at least until the latest acknowledged deadline.
 use crate::figures::Figures;
 use crate::stage::{Going, ledger, open_in, open_without_cache, wait};
 use crate::support::dice::Dice;
@@ -27,13 +27,13 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("renew beside reapers", work)];
 const PROCESSES: usize = 4;
 const THREADS: usize = 2;
 const WRITERS: usize = PROCESSES * THREADS;
-/// In each place sessions live one after the other; the place's owner, writer `place % WRITERS`, creates the
-/// next one.
+/// The number of places. In each place there is one session after the other. The place's owner, the writer `place %
+/// WRITERS`, creates the next one.
 const PLACES: u64 = 24;
-/// Longest lifetime, in microseconds, and longest time for which a due renewal holds the lock.
+/// The longest lifetime of a session, and the longest time for which a due renewal holds the lock, in microseconds.
 const LIFE_MAX: u64 = 20_000;
 const HELD_MAX: u64 = 400;
-/// Earliest renewal before a deadline, in microseconds.
+/// The earliest time before a deadline at which a renewal begins, in microseconds.
 const LEAD_MAX: u64 = 6_000;
 
 fn a_session_renewed_in_time_stays_and_an_expired_one_goes(dir: &Path, time: Duration) -> Figures {
@@ -68,13 +68,13 @@ fn a_session_renewed_in_time_stays_and_an_expired_one_goes(dir: &Path, time: Dur
     figures
 }
 
-/// A few sessions are renewed, all others expire; then one sweep leaves exactly the renewed ones.
+/// Renews a few sessions and lets all others expire. Asserts that one sweep then leaves exactly the renewed ones.
 #[track_caller]
 fn check_at_rest(store: &FileStore, ledger: &Ledger, mut maker: Racer<'_>) {
     (0..PLACES).for_each(|place| maker.create_in(place));
     let kept: Vec<_> = (0..PLACES).step_by(2).map(|place| ledger.life_in(place)).collect();
     for life in &kept {
-        // It may have expired while the others were created.
+        // The session may have expired while the others were created.
         maker.renew(*life, Duration::from_secs(3600), 0);
     }
     thread::sleep(Duration::from_micros(LIFE_MAX + HELD_MAX) + Duration::from_millis(5));
@@ -131,7 +131,7 @@ fn work(parent: &Parent) {
         let first = THREADS * process;
         let threads: Vec<_> =
             (first..first + THREADS).map(|writer| scope.spawn(move || race(writer))).collect();
-        // Sweeps are far more frequent than any interval allows.
+        // Sweeps are requested far more often than any interval allows.
         let going = Going::on_for(ledger, time);
         let mut dice = Dice::new(900 + process as u64);
         while going.on_still() {
@@ -154,15 +154,15 @@ fn work(parent: &Parent) {
     figures.report_to(parent);
 }
 
-/// A thread that renews sessions around their deadlines.
+/// A thread that renews sessions shortly before or after their deadlines.
 struct Racer<'a> {
     store: &'a FileStore,
     ledger: &'a Ledger,
     writer: usize,
     epoch: SystemTime,
     dice: Dice,
-    /// A renewal starts this many microseconds before the deadline. The value adapts to the load, so that
-    /// about half of the renewals are in time.
+    /// The time in microseconds before the deadline at which a renewal begins. It is adjusted so that about half of the
+    /// renewals are in time.
     lead: u64,
     figures: Figures,
 }
@@ -200,7 +200,7 @@ impl<'a> Racer<'a> {
         self.load(life);
     }
 
-    /// Microseconds since the trial began.
+    /// The microseconds since the trial began.
     fn now(&self) -> u64 {
         self.since_epoch(self.store.now())
     }
@@ -222,7 +222,7 @@ impl<'a> Racer<'a> {
         self.ledger.put_in(place, life);
     }
 
-    /// Moves a session's deadline to `age` from now, unless it is later already; holds the lock for `held`
+    /// Moves a session's deadline to `age` from now, unless it is later already. Holds the lock for `held`
     /// microseconds. Returns whether the renewal was in time.
     fn renew(&mut self, life: Life, age: Duration, held: u64) -> bool {
         let Some((token, before)) = self.look(life) else { return false };
@@ -290,7 +290,7 @@ impl<'a> Racer<'a> {
         }
     }
 
-    /// State of a life before an operation; `None` if its row has been reused.
+    /// The state of a life before an operation; `None` if another life has its row in the ledger by now.
     fn look(&self, life: Life) -> Option<(Token, Acknowledged)> {
         let token = self.ledger.has(life).then(|| self.ledger.token(life))?;
         let row = self.ledger.row(life);
@@ -298,10 +298,10 @@ impl<'a> Racer<'a> {
     }
 }
 
-/// Acknowledged state of a session.
+/// The acknowledged state of a session.
 struct Acknowledged {
-    /// It lives at least until then.
+    /// The session lives at least until this time.
     deadline: u64,
-    /// It was reported as expired, under its lock: that is final.
+    /// An operation has found the session expired, under its lock. That is final.
     ended: bool,
 }

@@ -1,12 +1,13 @@
-//! The rounds of one trial: until its time is over, one at least, and on until each required event has occurred.
+//! The rounds of one trial. There is one at least. They go on until the trial's time is over and each required event
+//! has occurred.
 use crate::figures::Figures;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Longest extension of a trial in which a required event has not occurred: on a busy machine some are rare.
+/// The longest extension of a trial in which a required event has not occurred. On a busy machine some events are rare.
 pub(crate) const EXTENSION_MAX: Duration = Duration::from_secs(100);
 
-/// Lists the trials of a file: the names of their functions.
+/// Lists the trials of a file by the names of their functions.
 macro_rules! trials {
     ($($name:ident,)*) => {
         pub(crate) const TRIALS: crate::Trials =
@@ -14,9 +15,9 @@ macro_rules! trials {
     };
 }
 
-/// Several threads may take rounds from it.
+/// The rounds of a trial, which several threads may run at the same time.
 pub(crate) struct Rounds {
-    /// The next round begins before then.
+    /// No round begins after this time.
     until: Instant,
     done: Mutex<Done>,
 }
@@ -28,7 +29,7 @@ struct Done {
 }
 
 impl Done {
-    /// A required event that occurred too rarely so far.
+    /// A required event that has not occurred often enough so far.
     fn missing(&self) -> Option<&(&'static str, u64)> {
         let least = self.rounds.div_ceil(10_000);
         self.events.iter().find(|(_, count)| *count < least)
@@ -36,8 +37,8 @@ impl Done {
 }
 
 impl Rounds {
-    /// Rounds for this time. A search for a race proves nothing if the race never occurs: each of `required` has to
-    /// occur once, and in a long run once in ten thousand rounds.
+    /// Rounds for this time. If a trial searches for a race, it proves nothing unless the race occurs. So each of the
+    /// `required` events has to occur once, and in a long run once in ten thousand rounds.
     pub(crate) fn new(time: Duration, required: &[&'static str]) -> Self {
         let events = required.iter().map(|event| (*event, 0)).collect();
         Self { until: Instant::now() + time, done: Mutex::new(Done { rounds: 0, events }) }
@@ -54,19 +55,19 @@ impl Rounds {
         Some(done.rounds - 1)
     }
 
-    /// Counts occurrences of a required event.
+    /// Adds occurrences of a required event.
     pub(crate) fn count(&self, event: &str, occurrences: u64) {
         let mut done = self.done.lock().unwrap();
         let of = done.events.iter_mut().find(|(required, _)| *required == event).expect(event);
         of.1 += occurrences;
     }
 
-    /// Number of rounds so far.
+    /// The number of rounds so far.
     pub(crate) fn done(&self) -> u64 {
         self.done.lock().unwrap().rounds
     }
 
-    /// The figures of all rounds.
+    /// The results of all rounds.
     #[track_caller]
     pub(crate) fn figures(self) -> Figures {
         let done = self.done.into_inner().unwrap();

@@ -1,4 +1,4 @@
-//! A trial's environment: a store, a ledger beside it, and a flag that stops all threads after a fault.
+//! The environment of a trial: a store, a ledger beside it, and a flag that stops all threads after a fault.
 use crate::rounds::EXTENSION_MAX;
 use crate::support::ledger::Ledger;
 use sessile::{FileStore, FileStoreOptions};
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The cell of the ledger with the stop flag.
+/// The number of the ledger's cell that has the stop flag.
 const STOP: u64 = 0;
-/// Number of cells that this file uses.
+/// The number of cells that this file uses.
 pub(crate) const CELLS_TAKEN: u64 = 1;
-/// Far longer than any operation here holds a lock.
+/// A wait limit far longer than any operation here holds a lock.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
-/// No watcher: nothing is changed outside the library. No syncs of security events: none of the races here
-/// needs them.
+/// Options without a watcher, because nothing is changed outside the library, and without syncs of ends, because the
+/// trials are not about power cuts.
 pub(crate) fn options() -> FileStoreOptions {
     FileStoreOptions::new().lock_wait(LOCK_WAIT).sync_security_events(false).watch(false)
 }
@@ -23,12 +23,12 @@ pub(crate) fn open(dir: &Path) -> FileStore {
     options().open(store_in(dir)).unwrap()
 }
 
-/// One process of several keeps no copies.
+/// Opens a store with or without a cache. In some trials, one of several processes has no cache.
 pub(crate) fn open_in(dir: &Path, has_cache: bool) -> FileStore {
     if has_cache { open(dir) } else { open_without_cache(dir) }
 }
 
-/// A store without a cache, which returns the state of the files.
+/// Opens a store without a cache, which returns what the files contain.
 pub(crate) fn open_without_cache(dir: &Path) -> FileStore {
     options().cache_bytes(0).open(store_in(dir)).unwrap()
 }
@@ -48,22 +48,23 @@ pub(crate) struct Going<'a> {
 }
 
 impl<'a> Going<'a> {
-    /// Until the time is over or the stop flag is set.
+    /// Continues until the time is over or the stop flag is set.
     pub(crate) fn on_for(ledger: &'a Ledger, time: Duration) -> Self {
         Self { ledger, until: Some(Instant::now() + time) }
     }
 
-    /// Until the stop flag is set.
+    /// Continues until the stop flag is set.
     pub(crate) fn on(ledger: &'a Ledger) -> Self {
         Self { ledger, until: None }
     }
 
-    /// Whether to continue.
+    /// Whether the loop should go on.
     pub(crate) fn on_still(&self) -> bool {
         self.on_until(true)
     }
 
-    /// The same, and on until there is enough for a result: a busy machine may need more time, up to [`EXTENSION_MAX`].
+    /// Like [`on_still`](Self::on_still), and goes on until `is_enough`: a busy machine may need more time, up to
+    /// [`EXTENSION_MAX`].
     pub(crate) fn on_until(&self, is_enough: bool) -> bool {
         let extension = if is_enough { Duration::ZERO } else { EXTENSION_MAX };
         self.until.is_none_or(|until| Instant::now() < until + extension) && !is_stopped(self.ledger)
@@ -77,7 +78,7 @@ impl<'a> Going<'a> {
 
 impl Drop for Going<'_> {
     fn drop(&mut self) {
-        // The others do not wait for a thread that failed.
+        // If this thread has failed, the other threads stop as well.
         if thread::panicking() {
             stop(self.ledger);
         }

@@ -1,5 +1,5 @@
-//! Writers that are killed or stopped between a change and its invalidation, beside processes with warm
-//! caches: the next operation on the session, by any process, makes the missing invalidation.
+//! Writers that are killed or stopped between a change and its invalidation, while other processes have cached the
+//! session. The next operation on the session, by any process, makes the missing invalidation.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::stage::{CELLS_TAKEN, Going, ledger, open, open_without_cache, options, stop, store_in};
@@ -27,22 +27,22 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[
     ("save beside a save", save_beside_a_save),
 ];
 
-/// Writers that run, and are killed, at the same time; each has its own sessions.
+/// The number of writers that run, and are killed, at the same time. Each has its own sessions.
 const LANES: u64 = 2;
 const PLACES: u64 = 8;
 const READERS: u64 = 2;
-/// Cells of the ledger: how often each reader has loaded every session.
+/// The cells of the ledger in which each reader counts how often it has loaded every session.
 const PASSES: u64 = CELLS_TAKEN;
-/// Writer numbers of the operations after a kill, of killed writers, and of readers.
+/// The writer numbers of operations after a kill, of killed writers, and of readers.
 const HEALER: usize = 0;
 const WRITER: usize = 2;
 const READER: usize = 4;
 const _: () = assert!(HEALER as u64 + LANES <= WRITER as u64 && WRITER as u64 + LANES <= READER as u64);
-/// How often a writer is stopped in search of a critical instant.
+/// How often a writer is stopped in the search for an instant between a change and its invalidation.
 const STOPS_MAX: u32 = 64;
-/// Bytes of a text that does not fit a file created for a small session.
+/// The size of a text that is too large for the file of a small session.
 const LARGE: usize = 6_000;
-/// Time limit for an operation on a busy machine.
+/// The time limit for an operation on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
 fn number(value: u64) -> usize {
@@ -87,11 +87,11 @@ fn after_kills_one_operation_refreshes_every_warm_reader(dir: &Path, time: Durat
     figures
 }
 
-/// Changes by killed writers that did not invalidate a warm cache.
+/// The event that a killed writer has changed a session and not invalidated it in a cache that has it.
 const MISSED: &str = "changes without an invalidation";
 
-/// Kills one writer after the other. Loads its sessions while it works; after the kill, performs one
-/// operation on each of them, and waits until every reader has loaded it again.
+/// Kills one writer after the other. Loads the writer's sessions while it works. After the kill, performs one operation
+/// on each of them, and waits until every reader has loaded it again.
 fn kill_again_and_again(files: &FileStore, ledger: &Ledger, lane: u64, rounds: &Rounds) -> Findings {
     let dir = files.path().parent().expect("a store beside its ledger");
     let warm = open(dir);
@@ -114,8 +114,8 @@ fn kill_again_and_again(files: &FileStore, ledger: &Ledger, lane: u64, rounds: &
             load_all(&mut reader);
             thread::sleep(Duration::from_micros(300));
         }
-        // Every other kill comes at a critical instant: the writer is stopped again and again until it has changed a
-        // session and the warm cache still serves the version before.
+        // Every other kill comes at a chosen instant. The writer is stopped again and again, until it has changed a
+        // session and this cache would still return the version before.
         for _ in 0..if kill % 2 == 0 { STOPS_MAX } else { 0 } {
             load_all(&mut reader);
             dice.pause(300);
@@ -135,7 +135,7 @@ fn kill_again_and_again(files: &FileStore, ledger: &Ledger, lane: u64, rounds: &
             } else {
                 healer.save(life)
             };
-            // Now the invalidation was made, and all loads are checked against the new state.
+            // Now the invalidation was made, so all loads are checked against the new state.
             reader.load(life);
             if !is_live {
                 healer.create_in(place);
@@ -143,7 +143,7 @@ fn kill_again_and_again(files: &FileStore, ledger: &Ledger, lane: u64, rounds: &
         }
         let passes: Vec<_> = (0..READERS).map(|n| ledger.cell(PASSES + n)).collect();
         let began = Instant::now();
-        // The pass in progress may have loaded that session already.
+        // The pass that is under way may have loaded that session already, so the next pass is awaited.
         while (0..READERS).any(|n| ledger.cell(PASSES + n) < passes[number(n)] + 2) {
             assert!(began.elapsed() < SOON, "a reader is stuck");
             thread::yield_now();
@@ -155,7 +155,7 @@ fn kill_again_and_again(files: &FileStore, ledger: &Ledger, lane: u64, rounds: &
     findings
 }
 
-/// Whether the reader's store would return another version of the session in a place than the files have.
+/// Whether the reader's store would return another version of the session in a place than its file has.
 fn is_behind(files: &FileStore, reader: &mut Checker<'_>, place: u64) -> bool {
     let life = reader.life_in(place);
     let there = versions::stored(files, &reader.token(life));
@@ -196,7 +196,7 @@ fn load_all_the_time(parent: &Parent) {
     checker.findings.report_to(parent);
 }
 
-/// Creates a session and orders the worker to change it.
+/// Creates a session and tells the worker to change it.
 fn begin(store: &FileStore, ledger: &Ledger, worker: &mut Child, round: u64) -> (Life, Token) {
     let token = store.create(&versions::new(store, 1, 10), Durability::Relaxed).unwrap().token;
     let life = Life::of(0, round);
@@ -206,8 +206,8 @@ fn begin(store: &FileStore, ledger: &Ledger, worker: &mut Child, round: u64) -> 
     (life, token)
 }
 
-/// A writer is stopped at any instant, and a logout does not wait for it. When the writer continues, it knows
-/// of the logout, even if it was about to cache the record that it had saved.
+/// A writer is stopped at any instant, and a logout does not wait for it. When the writer continues, it finds the
+/// session ended, even if it was about to cache the record that it had saved.
 fn a_writer_stopped_beside_a_logout_serves_no_entry_of_its_own(dir: &Path, time: Duration) -> Figures {
     let store = open_impatient(dir);
     let ledger = ledger(dir);
@@ -229,12 +229,12 @@ fn a_writer_stopped_beside_a_logout_serves_no_entry_of_its_own(dir: &Path, time:
     rounds.figures()
 }
 
-/// Many operations find the session locked by a stopped process, and wait this long.
+/// Opens a store with a short wait limit, because many operations find the session locked by a stopped process.
 fn open_impatient(dir: &Path) -> FileStore {
     options().lock_wait(Duration::from_millis(1)).open(store_in(dir)).unwrap()
 }
 
-/// Reports "at work" for each order, and applies `operation` to the session that it names.
+/// A worker process: for each order, reports "at work" and applies `operation` to the session that the order names.
 fn for_each_order(parent: &Parent, operation: impl Fn(&Ledger, &FileStore, Life, &Token)) {
     let dir = Path::new(parent.argument("DIR"));
     let (ledger, store) = (ledger(dir), open(dir));
@@ -264,9 +264,9 @@ fn save_beside_a_logout(parent: &Parent) {
     });
 }
 
-/// A writer is stopped near its end, also between putting a larger file in place and the invalidation.
-/// Another process then saves the next version, and invalidates first. When the stopped writer continues, it
-/// does not cache its own version as the newest.
+/// A writer is stopped near the end of its save, also between the exchange of the files and the invalidation. Another
+/// process saves the next version, and invalidates first. When the stopped writer continues, it must not cache its own
+/// version as the newest.
 fn a_writer_stopped_beside_a_later_save_finds_that_save(dir: &Path, time: Duration) -> Figures {
     let store = open_impatient(dir);
     let ledger = ledger(dir);
@@ -275,7 +275,7 @@ fn a_writer_stopped_beside_a_later_save_finds_that_save(dir: &Path, time: Durati
     let rounds = Rounds::new(time, &["later saves", "later saves that were refused"]);
     while let Some(round) = rounds.next() {
         let (life, token) = begin(&store, &ledger, &mut worker, round);
-        // Its larger file is in place; the remaining work takes less time than this.
+        // The larger file has replaced the old one. The rest of the save takes less time than this pause.
         while std::fs::metadata(file_of(&store, &token)).unwrap().len() < LARGE as u64 {
             std::hint::spin_loop();
         }
@@ -307,7 +307,7 @@ fn a_writer_stopped_beside_a_later_save_finds_that_save(dir: &Path, time: Durati
     rounds.figures()
 }
 
-/// Saves sessions so that they need a larger file, and loads them.
+/// A worker process: saves sessions in larger files, and loads them.
 fn save_beside_a_save(parent: &Parent) {
     for_each_order(parent, |ledger, store, life, token| {
         let change = &mut versions::next(LARGE);

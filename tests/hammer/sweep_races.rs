@@ -1,6 +1,6 @@
-//! The sweep beside all other operations on the same sessions in other processes: a session that is renewed in time
-//! lives on, one whose renewal was refused or that has expired is gone for good, no entry of the expiry index is lost
-//! between insertions and a sweep, and a sweep that is killed is finished by the next one.
+//! Sweeps beside all other operations on the same sessions in other processes. A session that is renewed in time stays.
+//! A session whose renewal was refused, or that has expired, does not come back. No entry of the expiry index is lost
+//! between an insertion and a sweep. A sweep that is killed is completed by the next one.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::support::dice::Dice;
@@ -48,12 +48,12 @@ const MICRO: Duration = Duration::from_micros(1);
 const MILLI: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-/// An hour that manual clocks show.
+/// The hour since 1970 at which manual clocks start.
 const BASE: u32 = 490_000;
-/// Longest wait on a busy machine: beyond it, an operation hangs.
+/// The time after which an operation counts as hanging, on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-/// The beginning of an hour.
+/// The beginning of this hour since 1970.
 fn hour(hours: u32) -> SystemTime {
     UNIX_EPOCH + hours * HOUR
 }
@@ -62,7 +62,7 @@ fn some(dice: &mut Dice, unit: Duration, below: u32) -> Duration {
     unit * u32::try_from(dice.roll(below.into())).unwrap()
 }
 
-/// The races are about locks, names and entries; none needs its logouts on the disk.
+/// The trials in this file are about locks, names and entries of the index, so logouts are not synced.
 fn open(root: &Path, clock: Clock) -> FileStore {
     let options = FileStoreOptions::new().lock_wait(SOON).sync_security_events(false).watch(false);
     options.clock(clock).open(root).unwrap()
@@ -82,7 +82,7 @@ fn create(store: &FileStore, deadline: SystemTime) -> Saved {
     store.create(&record, RELAXED).unwrap()
 }
 
-/// Moves a session's deadline; `inside` is done under its lock.
+/// Moves a session's deadline. Calls `inside` while it holds the lock.
 fn renew(store: &FileStore, token: &Token, to: SystemTime, mut inside: impl FnMut()) -> Option<Saved> {
     let change = &mut |record: &mut Record| {
         inside();
@@ -101,7 +101,7 @@ fn is_live(store: &FileStore, token: &Token) -> bool {
     }
 }
 
-/// A sweep that completes without failures.
+/// Runs a sweep, which must complete without failures.
 #[track_caller]
 fn sweep(store: &FileStore, options: &SweepOptions) -> SweepReport {
     let report = sweep_or_leave(store, options);
@@ -109,7 +109,7 @@ fn sweep(store: &FileStore, options: &SweepOptions) -> SweepReport {
     report
 }
 
-/// The same, unless another one is running.
+/// Runs a sweep, which must have no failures. It may find that another sweep is running.
 #[track_caller]
 fn sweep_or_leave(store: &FileStore, options: &SweepOptions) -> SweepReport {
     let report = store.sweep(&options.clone().cpu_percent(100)).unwrap();
@@ -118,7 +118,8 @@ fn sweep_or_leave(store: &FileStore, options: &SweepOptions) -> SweepReport {
     report
 }
 
-/// One sweep by the index alone.
+/// Runs a sweep of the sessions that the index lists as due. It walks no shard, because the shard of this hour was
+/// walked before.
 #[track_caller]
 fn sweep_due(store: &FileStore) -> SweepReport {
     let options = SweepOptions::new().cpu_percent(100);
@@ -136,7 +137,7 @@ fn check_empty(root: &Path) {
     assert_eq!(files_in_shards(root), [""; 0].map(PathBuf::from), "left behind");
 }
 
-/// Waits until an instant, without sleeping beyond it.
+/// Waits until this instant by the clock, without sleeping beyond it.
 fn wait_until(clock: &Clock, instant: SystemTime) {
     while let Ok(left) = instant.duration_since(clock.now()) {
         match left {
@@ -147,7 +148,7 @@ fn wait_until(clock: &Clock, instant: SystemTime) {
     }
 }
 
-/// Starts a process that repeats an operation until a file beside the store stops it.
+/// Starts a worker process that repeats an operation until a file beside the store tells it to stop.
 fn start(worker: Start, dir: &Path) -> Child {
     let child = worker.with("DIR", dir).start();
     assert_eq!(child.line(), "ready");
@@ -166,8 +167,8 @@ fn by_the_index() -> Start {
     Start::of("sweep all the time").with("WALKS", "0")
 }
 
-/// Sweeps by the system's clock, with `WALKS` also by walks, and reports how many sessions it removed and found
-/// renewed.
+/// A worker process: sweeps by the system's clock, with the argument `WALKS` also by walks. Reports how many sessions
+/// it has removed, and how many it found renewed.
 fn sweep_all_the_time(parent: &Parent) {
     let store = open(&root_of(parent), Clock::system());
     let (mut removed, mut renewed) = (0, 0);
@@ -184,7 +185,8 @@ fn sweep_all_the_time(parent: &Parent) {
     parent.report(format_args!("{removed} {renewed}"));
 }
 
-/// The counts of removed and renewed sessions from the process that [sweeps all the time](sweep_all_the_time).
+/// The numbers of removed and renewed sessions, as reported by the process that [sweeps all the
+/// time](sweep_all_the_time).
 #[track_caller]
 fn swept(child: Child) -> [u64; 2] {
     let last = child.finish().pop().unwrap();
@@ -192,14 +194,14 @@ fn swept(child: Child) -> [u64; 2] {
     words.try_into().unwrap()
 }
 
-/// How renewals beside the sweep ended.
+/// The results of the renewals beside the sweep.
 #[derive(Debug, Default)]
 struct Renewals {
     renewed: u64,
     refused: u64,
     /// Sessions that must be gone at the end.
     dead: Vec<Saved>,
-    /// Sessions that must be there.
+    /// Sessions that must still be there at the end.
     kept: Vec<Saved>,
 }
 
@@ -244,7 +246,7 @@ fn a_renewal_beside_a_sweep_holds_exactly_if_acknowledged(dir: &Path, time: Dura
     rounds.figures()
 }
 
-/// Renews sessions around their deadlines, one after the other, each until a renewal is refused or four have succeeded.
+/// Renews sessions near their deadlines, one after the other, each until a renewal is refused or four have succeeded.
 fn renew_near_deadlines(store: &FileStore, seed: u64, sessions: u64) -> Renewals {
     const AT_ONCE: usize = 4;
     let clock = Clock::system();
@@ -252,10 +254,11 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, sessions: u64) -> Renewals
     let mut done = Renewals::default();
     let mut racing = VecDeque::new();
     let mut last = clock.now();
-    // How early a renewal begins, in microseconds; adjusted so that about half of them succeed on a busy machine.
+    // The time before the deadline at which a renewal begins, in microseconds. It is adjusted so that about half of
+    // them succeed, also on a busy machine.
     let mut lead: u32 = 200;
     for _ in 0..sessions {
-        // One after the other, in the order of their deadlines.
+        // The sessions are renewed one after the other, in the order of their deadlines.
         let mut next = |dice: &mut Dice| {
             last = last.max(clock.now() + MILLI) + 700 * MICRO + some(dice, MICRO, 300);
             last
@@ -266,7 +269,7 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, sessions: u64) -> Renewals
         let (session, renewals): (Saved, u32) = racing.pop_front().unwrap();
         let deadline = session.live.record.deadline();
         wait_until(&clock, deadline - lead * MICRO + some(&mut dice, MICRO, 200));
-        // Half of them hold the lock until the session would have expired.
+        // Half of the renewals hold the lock until the session would have expired.
         let until = if dice.roll(2) == 0 { deadline + some(&mut dice, MICRO, 400) } else { UNIX_EPOCH };
         let is_last = renewals == 3;
         let to = if is_last { clock.now() + HOUR } else { next(&mut dice) };
@@ -286,7 +289,7 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, sessions: u64) -> Renewals
         done.renewed += 1;
         match dice.roll(4) {
             _ if is_last => done.kept.push(renewed),
-            // Left to the sweep.
+            // The session is left to the sweep.
             0 => done.dead.push(renewed),
             _ => racing.push_back((renewed, renewals + 1)),
         }
@@ -297,7 +300,7 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, sessions: u64) -> Renewals
     done
 }
 
-/// A sweep may read their entries before their files exist.
+/// A sweep may read the entries of sessions whose files do not exist yet.
 fn sessions_that_expire_during_their_creation_are_swept(dir: &Path, time: Duration) -> Figures {
     let root = dir.join("store");
     let store = open(&root, Clock::system());
@@ -323,8 +326,8 @@ fn sessions_that_expire_during_their_creation_are_swept(dir: &Path, time: Durati
     rounds.figures()
 }
 
-/// One process inserts sessions in an hour that is over for the other one, which removes that hour's bucket; it is
-/// stopped anywhere between reading its clock and the end of its save.
+/// One process inserts sessions in the bucket of an hour that is over for another process, which removes the bucket.
+/// The first process is stopped anywhere between reading its clock and the end of its save.
 fn an_entry_inserted_during_its_buckets_removal_is_not_lost(dir: &Path, time: Duration) -> Figures {
     let root = dir.join("store");
     let early = open(&root, Clock::manual(hour(BASE + 1) + Duration::from_secs(1)));
@@ -341,7 +344,7 @@ fn an_entry_inserted_during_its_buckets_removal_is_not_lost(dir: &Path, time: Du
         dice.pause(pause_max);
         filer.stop();
         let removed = sweep_due(&early).removed;
-        // Adjusts the pause so that the stop comes near the insertion.
+        // The pause is adjusted so that the process is stopped near the insertion.
         pause_max = if removed > 0 { pause_max.saturating_sub(4) } else { (pause_max + 6).min(5_000) };
         filer.go_on();
         assert_eq!(filer.line(), "shortened");
@@ -357,11 +360,11 @@ fn an_entry_inserted_during_its_buckets_removal_is_not_lost(dir: &Path, time: Du
     rounds.figures()
 }
 
-/// Entries that the sweep beside the insertion has read, and those that it has left to the next one.
+/// The events: the sweep beside the insertion has read the entry, or has left it to the next sweep.
 const READ_AT_ONCE: &str = "entries read at once";
 const LEFT_TO_LATER: &str = "entries left to the next sweep";
 
-/// The same without stops: one process removes the bucket again and again, the others insert in it again and again.
+/// The same without stops: one process removes the bucket again and again, and the others insert in it again and again.
 fn entries_in_constantly_removed_buckets_are_not_lost(dir: &Path, time: Duration) -> Figures {
     let root = dir.join("store");
     let ending = open(&root, Clock::manual(hour(BASE + 1) - MILLI));
@@ -376,7 +379,7 @@ fn entries_in_constantly_removed_buckets_are_not_lost(dir: &Path, time: Duration
             scope.spawn(move || {
                 let mut dice = Dice::new(35 + thread);
                 while rounds.next().is_some() {
-                    // Lets the sweep reach the end of the bucket now and then.
+                    // A pause now and then lets the sweep reach the end of the bucket.
                     dice.pause(400);
                     let session = create(ending, hour(BASE + 100));
                     let to = hour(BASE + 1) - MICRO;
@@ -389,14 +392,15 @@ fn entries_in_constantly_removed_buckets_are_not_lost(dir: &Path, time: Duration
     let [buckets, removed] = swept(sweeper);
     assert!(buckets > 0 && removed > 0, "{buckets} sweeps found the bucket, and removed {removed} sessions");
     assert_eq!(ending.stats().index_failures, 0);
-    // The next sweep tries locked sessions again.
+    // Locked sessions were left to the next sweep.
     begun.advance(MICRO);
     sweep_due(&late);
     check_empty(&root);
     rounds.figures()
 }
 
-/// Sweeps all the time; reports how often there was a bucket of the hour before, and how many sessions it removed.
+/// A worker process: sweeps all the time. Reports how often there was a bucket of the hour before, and how many
+/// sessions it has removed.
 fn sweep_after_the_end_of_an_hour(parent: &Parent) {
     let root = root_of(parent);
     let store = open(&root, Clock::manual(hour(BASE + 1) + Duration::from_secs(1)));
@@ -410,7 +414,7 @@ fn sweep_after_the_end_of_an_hour(parent: &Parent) {
     parent.report(format_args!("{buckets} {removed}"));
 }
 
-/// Shortens sessions, at the very end of an hour.
+/// A worker process: moves deadlines to an earlier time, at the very end of an hour.
 fn insert_at_the_end_of_an_hour(parent: &Parent) {
     let end = hour(BASE + 1);
     let store = open(&root_of(parent), Clock::manual(end - MILLI));
@@ -427,13 +431,13 @@ fn insert_at_the_end_of_an_hour(parent: &Parent) {
     }
 }
 
-/// The hours that [fast clocks](FastClock) show.
+/// The number of hours that a [fast clock](FastClock) shows.
 const HOURS: u32 = 10;
-/// How long each of them lasts.
+/// The real time that each of these hours takes.
 const FAST_HOUR: Duration = Duration::from_millis(60);
 
-/// A clock by which an hour is over soon, the same in all processes. It stands still in each call, and for good when
-/// the last hour has begun.
+/// A clock whose hours are short, the same in all processes. It stands still during each call of the store, and stops
+/// when the last hour has begun.
 struct FastClock {
     began: SystemTime,
     clock: Clock,
@@ -457,7 +461,8 @@ impl FastClock {
     }
 }
 
-/// Sessions of a round: all, those that a sweep beside the insertions removed, and those of the last hour.
+/// The events of a round: sessions that were created, that a sweep beside the insertions has removed, and that the
+/// sweep of the last hour has removed.
 const EVENTS: [&str; 3] = ["created sessions", "removed at once", "removed at the end"];
 
 fn concurrent_insertions_and_sweeps_forget_no_session(dir: &Path, time: Duration) -> Figures {
@@ -492,7 +497,8 @@ fn concurrent_insertions_and_sweeps_forget_no_session(dir: &Path, time: Duration
     rounds.figures()
 }
 
-/// Creates sessions that expire some hours later, and moves their deadlines to and fro. Reports how many it created.
+/// A worker process: creates sessions that expire some hours later, and moves their deadlines back and forth. Reports
+/// how many it has created.
 fn work_in_fast_hours(parent: &Parent) {
     let fast = FastClock::of(parent);
     let store = open(&root_of(parent), fast.clock.clone());
@@ -504,7 +510,7 @@ fn work_in_fast_hours(parent: &Parent) {
         if now >= hour(BASE + HOURS) {
             break;
         }
-        // None lives longer than the last hour.
+        // No session lives beyond the last hour.
         let deadline = now + 20 * MINUTE + some(&mut dice, MINUTE, 280);
         let deadline = deadline.min(hour(BASE + HOURS) + 50 * MINUTE);
         if sessions.len() < 20 || dice.roll(3) == 0 {
@@ -513,7 +519,7 @@ fn work_in_fast_hours(parent: &Parent) {
             if fast.set() < deadline {
                 sessions.push(session);
             } else {
-                // The creation took longer than the session's life, which the stopped clock did not show.
+                // The creation has taken longer than the session's life, which the stopped clock does not show.
                 store.delete(&session.token).unwrap();
             }
         } else {
@@ -527,7 +533,7 @@ fn work_in_fast_hours(parent: &Parent) {
     parent.report(created);
 }
 
-/// Sweeps until the last hour has begun. Reports how many sessions it removed.
+/// A worker process: sweeps until the last hour has begun. Reports how many sessions it has removed.
 fn sweep_in_fast_hours(parent: &Parent) {
     let fast = FastClock::of(parent);
     let store = open(&root_of(parent), fast.clock.clone());
@@ -543,21 +549,21 @@ fn sweep_in_fast_hours(parent: &Parent) {
     parent.report(removed);
 }
 
-/// The sessions that killed sweeps have read, as the test knows them.
+/// The sessions and files that the killed sweeps must keep or may remove.
 struct Kept<'a> {
     dir: &'a Path,
     root: PathBuf,
     clock: Clock,
     store: FileStore,
     dice: Dice,
-    /// The sessions that may be there.
+    /// The sessions that may still be there, with their deadlines.
     sessions: HashMap<PublicId, (Token, SystemTime)>,
     /// Files that a walk must remove, and files that no sweep may change.
     old: Vec<PathBuf>,
     young: Vec<PathBuf>,
 }
 
-/// Kills in a round, which has a store of its own.
+/// The number of kills in a round, which has a store of its own.
 const KILLS: u64 = 9;
 
 fn a_sweep_killed_at_any_instant_is_finished_by_the_next_one(dir: &Path, time: Duration) -> Figures {
@@ -566,7 +572,7 @@ fn a_sweep_killed_at_any_instant_is_finished_by_the_next_one(dir: &Path, time: D
         let dir = tempdir_in(dir).unwrap();
         let mut kept = Kept::new(dir.path(), round);
         for kill in 0..KILLS {
-            // By the index alone; by a walk as well; and by a walk without an index.
+            // In turn, the sweep uses the index alone, the index and a walk, or a walk without an index.
             let full = kill % 3 > 0;
             kept.prepare(kill, full);
             if kill % 3 == 2 {
@@ -575,7 +581,7 @@ fn a_sweep_killed_at_any_instant_is_finished_by_the_next_one(dir: &Path, time: D
             rounds.count("kills amid a sweep", u64::from(kept.kill(full && kill % 3 != 2)));
             kept.finish(full && kill % 3 != 2);
         }
-        // The index has the sessions that were alive after the last kills.
+        // Eight hours later, the index lists the sessions that were alive after the last kills.
         kept.clock.advance(8 * HOUR);
         kept.finish(false);
         assert_eq!(kept.sessions.len(), 0);
@@ -603,7 +609,7 @@ impl<'a> Kept<'a> {
         some(&mut self.dice, MINUTE, below)
     }
 
-    /// Creates work for a sweep some hours later.
+    /// Creates sessions and files that a sweep some hours later has to handle.
     fn prepare(&mut self, round: u64, walked: bool) {
         let now = self.clock.now();
         for _ in 0..12 {
@@ -623,7 +629,7 @@ impl<'a> Kept<'a> {
             let shard = format!("{:02x}", self.dice.roll(256));
             let path = self.root.join(shard).join(match n % 2 {
                 0 => format!(".new-{round:030x}{n:02x}"),
-                // The leftover of an interrupted creation.
+                // The file of an interrupted creation.
                 _ => format!("{round:036x}{n:02x}"),
             });
             fs::write(&path, if n % 2 == 0 { "left" } else { "" }).unwrap();
@@ -639,7 +645,7 @@ impl<'a> Kept<'a> {
         self.clock.advance(passes);
     }
 
-    /// Kills a sweep. Returns whether it was running.
+    /// Starts a sweep in a process and kills it. Returns whether the sweep was running.
     fn kill(&mut self, full: bool) -> bool {
         let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap().as_micros();
         let start = Start::of("sweep once, to be killed").with("DIR", self.dir);
@@ -650,7 +656,7 @@ impl<'a> Kept<'a> {
         child.kill().is_empty()
     }
 
-    /// Sweeps, and checks all files.
+    /// Completes the sweep, and checks all files.
     #[track_caller]
     fn finish(&mut self, full: bool) {
         let walks_all = !self.root.join("run/due/sweep").exists() || full;
@@ -686,7 +692,7 @@ fn sweep_once(parent: &Parent) {
     parent.line();
 }
 
-/// An operation of two processes on the same sessions beside the sweep.
+/// An operation that two processes perform on the same sessions while the store is swept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Operation {
     Delete,
@@ -696,7 +702,7 @@ enum Operation {
     Create,
 }
 
-/// The result of an operation: whether it found a live session, and the session that it created.
+/// The result of an operation: whether it found a live session, and the session that it has created.
 struct OperationResult {
     operation: Operation,
     found: bool,
@@ -709,7 +715,7 @@ impl Operation {
             [usize::try_from(dice.roll(5)).unwrap()]
     }
 
-    /// Runs it near the deadline of a session.
+    /// Performs the operation near the deadline of the session.
     fn run(
         self,
         store: &FileStore,
@@ -738,12 +744,12 @@ impl Operation {
     }
 }
 
-/// Sessions of one order to the other process.
+/// The number of sessions in one order to the other process.
 const AT_ONCE: usize = 4;
-/// Orders in one store.
+/// The number of orders in one store.
 const ORDERS: u64 = 40;
 
-/// Whether an operation found a live session, as an event.
+/// The event that an operation did, or did not, find a live session.
 fn event(operation: Operation, found: bool) -> &'static str {
     match (operation, found) {
         (Operation::Delete, true) => "deletions",
@@ -808,7 +814,7 @@ fn change_beside_the_sweep(dir: &TempDir, dice: &mut Dice, round: u64, rounds: &
     other.finish();
     stop(dir.path());
     swept(sweeper);
-    // None was to live longer.
+    // Waits until all sessions have expired.
     thread::sleep(10 * MILLI);
     sweep(&store, &SweepOptions::new());
     check_empty(&root);
@@ -821,7 +827,7 @@ fn change_beside_the_sweep(dir: &TempDir, dice: &mut Dice, round: u64, rounds: &
     check_empty(&root);
 }
 
-/// One of two operations at most ended the session, and then it is gone.
+/// Asserts that at most one of the two operations has ended the session, and that it is gone then.
 #[track_caller]
 fn check_ends(store: &FileStore, session: &Saved, results: &[OperationResult; 2], context: &str) {
     let operations = results.each_ref().map(|result| result.operation);
@@ -871,7 +877,7 @@ fn read_acted(line: &str) -> OperationResult {
     OperationResult { operation, found: words[1] == "true", made }
 }
 
-/// Removals in a round, which has a store of its own.
+/// The number of removals in a round, which has a store of its own.
 const REMOVALS: usize = 5;
 
 fn an_index_removed_during_creations_loses_no_session(dir: &Path, time: Duration) -> Figures {
@@ -892,15 +898,15 @@ fn an_index_removed_during_creations_loses_no_session(dir: &Path, time: Duration
         let some = sweep(&stores[0], &SweepOptions::new());
         assert_eq!(some.examined, made, "the note of the last walk is lost, so all is walked through");
         clock.advance(5 * HOUR);
-        // As if all shards were walked in this hour: the next sweep reads the index only.
+        // All shards count as walked in this hour, so the next sweep only reads the index.
         fs::write(index.join("sweep"), format!("{:20}\n", BASE + 6)).unwrap();
         assert_eq!(some.removed + sweep_due(&stores[0]).removed, made);
     }
     rounds.figures()
 }
 
-/// Removes the index again and again while four threads create sessions of up to five hours. Returns how many they
-/// created.
+/// Removes the index again and again, while four threads create sessions that live up to five hours. Returns how many
+/// they have created.
 fn create_beside_removals(root: &Path, stores: &[FileStore; 2]) -> u64 {
     let made: [AtomicU64; 4] = Default::default();
     let is_over = AtomicBool::new(false);
@@ -917,7 +923,7 @@ fn create_beside_removals(root: &Path, stores: &[FileStore; 2]) -> u64 {
                 }
             });
         }
-        // All threads have recreated the index before the next removal.
+        // Before the next removal, all threads have made the index again.
         let wait = || {
             let before = made.each_ref().map(|made| made.load(Ordering::SeqCst));
             while made.iter().zip(before).any(|(made, before)| made.load(Ordering::SeqCst) < before + 12) {

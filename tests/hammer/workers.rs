@@ -1,5 +1,5 @@
-//! Processes with several checker threads each, which run every operation on the same sessions at once and
-//! check all results.
+//! Processes with several [`Checker`] threads each. They perform every operation on the same sessions at the same time,
+//! and check all results.
 use crate::figures::{Figures, words};
 use crate::stage::{Going, ledger, open_without_cache, options, store_in, wait};
 use crate::support::apart::keep_apart;
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// Whether processes hear of each other's changes.
+/// Whether processes share the counters by which they invalidate each other's cache entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counters {
     Shared,
@@ -24,18 +24,19 @@ pub(crate) enum Counters {
 
 #[derive(Clone, Copy)]
 pub(crate) struct Workers {
-    /// The worker function that runs [one process](Self::work).
+    /// The name of the worker function that runs [one process](Self::work).
     pub(crate) worker: &'static str,
-    /// For each process, whether it keeps copies in memory.
+    /// For each process, whether it has a cache.
     pub(crate) have_caches: &'static [bool],
     pub(crate) counters: Counters,
     pub(crate) threads: usize,
     pub(crate) places: u64,
     pub(crate) mix: Mix,
-    /// Steps that each thread makes at least, whatever time they take: enough of every operation.
+    /// The number of steps that each thread makes at least, whatever time they take. It is enough for every kind of
+    /// operation to occur.
     pub(crate) steps_min: u64,
     pub(crate) saving: Saving,
-    /// Whether one more thread of each process sweeps the store again and again.
+    /// Whether each process has one more thread, which sweeps the store again and again.
     pub(crate) sweeps: bool,
 }
 
@@ -43,7 +44,7 @@ impl Workers {
     pub(crate) fn run(&self, dir: &Path, time: Duration) -> Figures {
         let ledger = ledger(dir);
         let files = open_without_cache(dir);
-        // Writer 0 creates the sessions.
+        // The writer with the number 0 creates the sessions.
         let mut maker = Checker::new(&files, &ledger, 0, 0);
         (0..self.places).for_each(|place| maker.create_in(place));
         let start = |process: usize| {
@@ -123,7 +124,7 @@ impl Workers {
         while going.on_until(steps >= self.steps_min) {
             checker.step(0, self.places, self.mix);
             steps += 1;
-            // Without invalidations stale loads are expected.
+            // If the counters are not shared, stale loads are expected, and do not stop the trial.
             if self.counters == Counters::Shared && !checker.findings.faults.is_empty() {
                 going.stop();
             }
@@ -153,7 +154,8 @@ fn walk(store: &FileStore, going: &Going<'_>) -> Figures {
     figures
 }
 
-/// Each session that has not ended is in a place, and no other file is left: no session has two successors.
+/// Asserts that each session that has not ended is in a place, and that there is no other file: no session has two
+/// successors.
 #[track_caller]
 fn check_heirs(store: &FileStore, ledger: &Ledger, places: u64) {
     let in_place: Vec<_> = (0..places).map(|place| ledger.life_in(place)).collect();

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::thread;
 
-/// A session of another store.
+/// /// A record with this text. It is imported under an id that this store did not draw.
 fn session(fixture: &Fixture, text: &str) -> Record {
     let mut record = record(text);
     record.set_timing(Timing { deadline: fixture.store.now() + HOUR, ..record.timing() });
@@ -52,7 +52,7 @@ fn a_session_is_imported_unless_a_live_one_is_there() {
     assert_eq!(text_of(&fixture, id).as_deref(), Some("expired"));
     assert_eq!(load(&*fixture.store, &saved.token).unwrap().as_deref(), Some("expired"), "by its old secret");
 
-    // As a creation leaves it that is killed before it writes.
+    // The file is empty, as it is when a process is killed between creating it and writing the first version.
     fs::write(&path, "").unwrap();
     let error = import("cut short").unwrap_err();
     let reason = "its creation is running, or was interrupted";
@@ -114,7 +114,7 @@ fn only_damaged_files_are_quarantined_and_earlier_ones_stay() {
     }
 }
 
-/// The session's version says that another version of this crate wrote it.
+/// Overwrites the format number of the session's version, as if another version of this crate had written it.
 pub(crate) fn set_format(path: &Path, format: u8) {
     let mut bytes = fs::read(path).unwrap();
     bytes[4] = format;
@@ -139,7 +139,7 @@ fn lost_parameters_are_never_guessed_over_an_older_format() {
     }
 }
 
-/// A backup of a file from before the change of the format, restored into a store.
+/// A file in the earlier format is in the store if an old backup is restored after the store was migrated.
 #[test]
 fn a_session_of_the_earlier_format_is_never_damage() {
     let fixture = Fixture::new();
@@ -183,7 +183,7 @@ fn lost_parameters_are_never_guessed_over_a_newer_format() {
         );
         assert!(!parameters.exists());
     }
-    // Parameters that say so themselves.
+    // The parameters file itself states another format.
     fs::write(&parameters, r#"{"format":3}"#).unwrap();
     assert_eq!(FileStore::repair(fixture.root()).unwrap_err().kind(), ErrorKind::NewerFormat);
     assert_eq!(fs::read(&parameters).unwrap(), br#"{"format":3}"#);
@@ -255,7 +255,7 @@ fn a_read_only_store_refuses_every_change() {
     assert_eq!(files(), before);
     assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("text"));
     assert_eq!(store.sweep(&SweepOptions::new().dry_run(true).full(true)).unwrap().examined, 2);
-    // It sees changes of other processes at once.
+    // A store notices the changes of another process at once.
     fixture.store.delete(&saved.token).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap(), None);
     fs::remove_dir_all(fixture.root().join("run/due")).unwrap();

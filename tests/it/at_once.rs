@@ -1,5 +1,5 @@
-//! Changes that are made in the store at once: atomic among requests, kept whatever becomes of this one, and a pending
-//! login or rotation is carried out in the same step.
+//! Operations like `update_now` change the stored session at once. Concurrent requests cannot interfere with them. The
+//! change is kept even if the rest of the request fails. A pending login or rotation is carried out in the same step.
 use crate::lifecycle::{add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
@@ -26,7 +26,7 @@ on_every_storage! {
     a_login_waits_as_long_as_nothing_can_be_stored,
 }
 
-/// Sessions whose rotations are counted.
+/// A `Sessions` that counts the rotations that its observer is told of.
 fn noting_rotations(stage: &Stage) -> (Sessions, Arc<Mutex<usize>>) {
     let rotations = Arc::new(Mutex::new(0));
     let counted = rotations.clone();
@@ -105,7 +105,7 @@ fn update_now_carries_out_a_rotation_under_the_new_id(stage: &Stage) {
     visit.finish(200).unwrap();
     assert_eq!((stage.rig.calls(), *rotations.lock()), (vec![], 1), "it is done");
 
-    // Another request's end of the session is met as without a rotation.
+    // If another request has ended the session, the operation fails as it does without a pending rotation.
     let token = stored(stage, &json!({ "n": 1 }));
     let mut session = loaded(stage, &token);
     session.rotate_id();
@@ -174,7 +174,7 @@ fn of_two_tabs_that_take_a_coupon_one_gets_it(stage: &Stage) {
     assert_eq!(entries(stage, &token), json!({}));
 }
 
-/// The answers to eight requests at the same time, each with a session that was loaded before.
+/// Runs eight requests at the same time, each with a session that was loaded before. Returns their results.
 fn at_the_same_time<R: Send>(
     stage: &Stage,
     token: &Token,
@@ -274,8 +274,8 @@ fn taking_at_once_carries_out_a_login(stage: &Stage) {
     }
 }
 
-/// In a store of files: a store in memory of one lock would wait for ever. (The contract forbids it: a change never
-/// calls the store.)
+/// This test uses a store of files. The memory store has one lock and would wait for itself for ever. (The contract of
+/// `Store` forbids a change that calls the store.)
 #[test]
 fn a_change_of_the_same_session_from_within_is_refused_at_once() {
     let stage = Stage::light_files();
@@ -301,7 +301,7 @@ fn a_change_of_the_same_session_from_within_is_refused_at_once() {
             let mut session = stage.sessions().session([token.clone()]);
             assert_eq!(session.get("m").unwrap(), Some(1), "reads wait for no lock");
             refused = operation(&mut session).err().map(|error| error.kind());
-            // Another session is no part of it.
+            // A function under the lock of one session may change another session.
             assert_eq!(stage.sessions().session([]).update_now("n", add_one).unwrap(), 1);
             *count += 1;
         };
@@ -313,7 +313,7 @@ fn a_change_of_the_same_session_from_within_is_refused_at_once() {
     assert_eq!(loaded(&stage, &token).update_now("n", add_one).unwrap(), 2, "the lock was given back");
 }
 
-/// With an expiry setting of the past, there is nothing to store.
+/// With an expiry setting in the past, the session is over at once, so there is nothing to store.
 fn a_login_waits_as_long_as_nothing_can_be_stored(stage: &Stage) {
     let mut session = stage.sessions().session([]);
     session.login("ada").unwrap();

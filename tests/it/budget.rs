@@ -1,5 +1,5 @@
-//! The resources of an open store are those in its documentation: descriptors, threads, watches, memory; and
-//! its statistics are correct.
+//! The resources of an open store are those in its documentation: descriptors, threads, watches, memory; and its
+//! statistics are correct.
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
 use sessile::{Clock, Durability, FileStore, FileStoreOptions, Record, Saved, Store, Token, Value};
@@ -12,7 +12,7 @@ const RELAXED: Durability = Durability::Relaxed;
 
 // ------------------------------------------------------------------------------- descriptors, threads, watches
 
-/// Resources of this process.
+/// The resources that this process has in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Resources {
     descriptors: usize,
@@ -27,7 +27,7 @@ impl Resources {
         let lines = |text: String, what: &str| text.lines().filter(|line| line.contains(what)).count();
         let watches = |path| lines(fs::read_to_string(path).unwrap_or_default(), "inotify wd:");
         Self {
-            // Without the descriptor that lists them.
+            // The descriptor that lists the directory is left out.
             descriptors: names("/proc/self/fd").count() - 1,
             threads: names("/proc/self/task").count(),
             watches: names("/proc/self/fdinfo").map(watches).sum(),
@@ -45,7 +45,8 @@ impl Resources {
     }
 }
 
-/// A thread that was asked to stop does so within a second on an idle machine.
+/// Waits until the process uses no more than `before`. A thread that was asked to stop ends within a second on an idle
+/// machine.
 #[track_caller]
 fn check_comes_back_to(before: Resources) {
     let began = Instant::now();
@@ -66,9 +67,10 @@ fn an_open_store_holds_what_is_documented_and_leaves_nothing() {
     let shared = || FileStoreOptions::new();
     let costs = |descriptors, threads, watches, maps| Resources { descriptors, threads, watches, maps };
     let before = Resources::now();
-    // A watcher, if one is the default: its descriptors, thread and watches.
+    // If the watcher is on by default, a store also has its descriptors, its thread and its watches.
     let (files, threads, watches) = if cfg!(feature = "watch") { (3, 1, 257) } else { (0, 0, 0) };
-    // One descriptor belongs to the expiry index: all these sessions expire in the same hour.
+    // One descriptor is that of a bucket of the expiry index. All sessions here expire in the same hour, so there is
+    // one bucket.
     for (options, want) in [
         (shared(), costs(1 + 4 + files, threads, watches, 1)),
         (shared().watch(false), costs(1 + 4, 0, 0, 1)),
@@ -86,7 +88,7 @@ fn an_open_store_holds_what_is_documented_and_leaves_nothing() {
         drop(store);
         check_comes_back_to(before);
     }
-    // Five at a time: a user may have 128 watchers.
+    // Five stores are open at a time, because the system allows a user 128 watchers.
     for _ in 0..10 {
         let stores: Vec<_> = (0..5).map(|_| shared().open(&root).unwrap()).collect();
         #[cfg(feature = "watch")]
@@ -99,23 +101,23 @@ fn an_open_store_holds_what_is_documented_and_leaves_nothing() {
 
 // ------------------------------------------------------------------------------------------------------- memory
 
-/// Memory of this process that is neither file-backed nor shared, in bytes.
+/// The bytes of memory of this process that are neither file-backed nor shared.
 fn own_memory() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
 }
 
-/// Shapes of sessions in memory.
+/// The contents of the sessions that fill the cache.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
-    /// One text of half a KiB.
+    /// One text of 512 bytes.
     Usual,
     /// One text of 10 KiB.
     Large,
     /// Fifty short names with short values.
     ManyEntries,
-    /// One number.
+    /// One number and nothing else.
     Tiny,
 }
 
@@ -138,13 +140,13 @@ impl Shape {
     }
 }
 
-/// The number of sessions of a test, unless an environment variable sets another one.
+/// The number of sessions in a test: `usual`, or the value of an environment variable.
 fn scale(usual: usize) -> usize {
     std::env::var("SESSILE_TEST_SESSIONS")
         .map_or(usual, |text| text.parse().expect("SESSILE_TEST_SESSIONS is a whole number"))
 }
 
-/// Creates this many sessions with two threads, and returns their tokens.
+/// Creates this many sessions, with two threads. Returns their tokens.
 fn fill(root: &Path, shape: Shape, sessions: usize) -> Vec<Token> {
     let store = FileStoreOptions::new().watch(false).cache_bytes(0).open(root).unwrap();
     let some = |first: usize| {
@@ -157,17 +159,16 @@ fn fill(root: &Path, shape: Shape, sessions: usize) -> Vec<Token> {
     })
 }
 
-/// Loads far more sessions than fit into the cache, in random order and some of them twice, and saves some.
-///
-/// Runs in a separate process, the second half of the test: the first half created the `tokens`. Returns a
-/// report.
+/// The second half of a test, in a process of its own: the first half has created the `tokens`. Loads far more sessions
+/// than fit into the cache, in random order and some of them twice, and saves some. Returns a report of the memory that
+/// was used.
 fn check_memory(root: &Path, limit: usize, tokens: &[Token]) -> String {
     let store = FileStoreOptions::new().watch(false).cache_bytes(limit).open(root).unwrap();
     let before = own_memory();
     let mut most = 0;
     let mut at = 0;
     for round in 0..tokens.len() + tokens.len() / 2 {
-        // A prime step visits all.
+        // The step is a prime number, so the loop visits all sessions.
         at = (at + 1_000_003) % tokens.len();
         assert!(matches!(store.load(&tokens[at]).unwrap(), sessile::Lookup::Live(_)));
         if round % 16 == 0 {
@@ -207,13 +208,13 @@ fn check_memory_of(shape: Shape, test: &str, sessions: usize, limit: usize) {
 
 const SMALL_LIMIT: usize = 8 << 20;
 
-/// For a million sessions, run manually in a release build: `SESSILE_TEST_SESSIONS=1000000`, which needs 4 GB
+/// With a million sessions the test is run manually, in a release build: `SESSILE_TEST_SESSIONS=1000000`. It needs 4 GB
 /// of disk space.
 #[test]
 fn a_full_cache_stays_within_the_memory_limit() {
     let name = "budget::a_full_cache_stays_within_the_memory_limit";
     let sessions = scale(30_000);
-    // The default limit where there are enough sessions for it.
+    // With enough sessions to fill it, the default limit is tested; otherwise a smaller one.
     let limit = if sessions < 100_000 { SMALL_LIMIT } else { 32 << 20 };
     check_memory_of(Shape::Usual, name, sessions, limit);
 }
@@ -239,7 +240,7 @@ fn cached_tiny_sessions_stay_within_the_memory_limit() {
 #[test]
 fn a_session_larger_than_its_part_is_served_uncached() {
     let dir = directory_in_memory();
-    // One part of half that; the other half is for the part while it grows.
+    // A cache of this size has one segment, of half the size. The other half is reserved for the growth of the segment.
     let open = |bytes| FileStoreOptions::new().watch(false).cache_bytes(bytes).open(dir.path()).unwrap();
     let (store, reader) = (open(2 * 9500), open(2 * 9500));
     let fits = "x".repeat(7000);
@@ -264,7 +265,7 @@ fn a_session_larger_than_its_part_is_served_uncached() {
 
 // --------------------------------------------------------------------------------------------------- statistics
 
-/// The statistics of a store, without byte counts.
+/// The statistics of a store without those in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     hits: u64,
@@ -286,7 +287,7 @@ fn counts(store: &FileStore) -> Counts {
     }
 }
 
-/// Two handles of one store with one clock, and a session.
+/// Two stores on one directory with one clock, and a session.
 struct Pair {
     _dir: tempfile::TempDir,
     root: std::path::PathBuf,
@@ -331,8 +332,8 @@ impl Pair {
     }
 }
 
-/// After these operations, the handle that created the session counts these hits, misses, invalidations and
-/// cached records.
+/// The name of an operation, the operation, and the counts that the store that created the session then has: hits,
+/// misses, invalidations, cached records.
 type Case = (&'static str, Operation, [u64; 4]);
 type Operation = fn(&Pair);
 
@@ -348,9 +349,9 @@ fn check_counts(options: &FileStoreOptions, cases: &[Case]) {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// An event of a session that its maker has cached, and the kind of the next load.
+/// Each operation happens to a session that the store has cached. The counts are those after the next load.
 const OPERATIONS: &[Case] = &[
-    //                                                          hits, misses, invalidations, copies
+    // The counts: hits, misses, invalidations, cached records.
     ("nothing", |_| (), [0, 0, 0, 1]),
     ("a load", |p| drop(p.load()), [1, 0, 0, 1]),
     ("three loads", |p| drop([p.load(), p.load(), p.load()]), [3, 0, 0, 1]),
@@ -483,7 +484,7 @@ fn statistics_count_what_happened() {
 #[test]
 fn without_a_cache_every_load_is_a_miss_and_everything_works() {
     let options = FileStoreOptions::new().cache_bytes(0);
-    // Loads: the sum of what they are with a cache.
+    // Without a cache, each load is a miss: as many as the hits and misses with a cache together.
     let cases: Vec<Case> = OPERATIONS
         .iter()
         .map(|&(what, operation, [hits, misses, ..])| (what, operation, [0, hits + misses, 0, 0]))
@@ -503,7 +504,7 @@ fn without_a_cache_every_load_is_a_miss_and_everything_works() {
     assert_eq!((pair.mine.stats().hits, pair.mine.stats().copies), (0, 0));
 }
 
-/// A counter is shared by all its sessions, so an invalidation applies to all of them.
+/// Several sessions share a counter in the generations file, so the invalidation of one applies to all of them.
 #[test]
 fn a_save_costs_sessions_of_the_same_counter_one_read() {
     let cell = |saved: &Saved| {
@@ -511,7 +512,7 @@ fn a_save_costs_sessions_of_the_same_counter_one_read() {
         (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]]) % 512)
     };
     let pair = Pair::new(&FileStoreOptions::new());
-    // With 131,072 counters, 2,000 sessions share one about fifteen times.
+    // Of 2,000 sessions, about fifteen pairs share one of the 131,072 counters.
     let mut cells = std::collections::HashMap::new();
     let found = std::iter::repeat_with(|| pair.mine.create(&record("old"), RELAXED).unwrap())
         .find_map(|saved| cells.insert(cell(&saved), saved.clone()).map(|before| (before, saved)));
@@ -542,7 +543,7 @@ fn evictions_are_counted_one_by_one_and_leave_the_rest() {
     assert_eq!((made.hits, made.misses, made.invalidations), (0, 0, 0));
     assert!(made.evictions > 0 && made.copies > 0, "{made:?}");
     assert_eq!(made.evictions + made.copies as u64, 1000);
-    // Each additional eviction makes room for the record of a miss.
+    // Each further miss evicts one entry, because its record needs the room.
     for saved in &saved {
         assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("x"));
     }

@@ -1,6 +1,6 @@
-//! Changes of a store outside the library (`rm`, `mv`, a restored backup) are seen promptly by stores that watch, at
-//! once by stores without a cache, and within a minute by all others. The watcher's part is `watched`, of builds with
-//! the feature `watch`.
+//! Changes of a store by other programs (`rm`, `mv`, a restored backup). A store with a watcher notices them within a
+//! fraction of a second, a store without a cache at once, and all others within a minute. The tests of the watcher are
+//! in `watched`, which needs the feature `watch`.
 #[cfg(feature = "watch")]
 pub(crate) mod watched;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 const RELAXED: Durability = Durability::Relaxed;
-/// How long a copy is served without a look at its file.
+/// How long a cached copy is served before its file is read again.
 const TRUST: Duration = Duration::from_secs(60);
 const MICROSECOND: Duration = Duration::from_micros(1);
 /// The error of a load when the shard is missing.
@@ -33,7 +33,7 @@ fn save(store: &FileStore, saved: &Saved, text: &str) {
     assert!(put(store, &saved.token, text, RELAXED).unwrap().is_some(), "{text} was not saved");
 }
 
-/// The result of a load.
+/// The result of a load, as a text.
 fn shown(store: &FileStore, token: &Token) -> String {
     match store.load(token) {
         Ok(Lookup::Live(live)) => text_of(&live.record),
@@ -42,12 +42,12 @@ fn shown(store: &FileStore, token: &Token) -> String {
     }
 }
 
-/// A text that needs a larger file than any before it, by its number.
+/// The n-th of a series of texts, each of which needs a larger file than the one before.
 fn big(n: u32) -> String {
     format!("big {n} ").repeat(200 << n)
 }
 
-/// A store in which one session after the other is changed outside the library.
+/// A store whose session files are changed outside the library.
 struct Stage {
     dir: TempDir,
     root: PathBuf,
@@ -71,11 +71,11 @@ impl Stage {
     fn aside(&self) -> PathBuf {
         self.dir.path().join("aside")
     }
-    /// Where a copy of the session file was put when it said "old".
+    /// The path of the backup: a copy of the session file from when it said "old".
     fn backup(&self, saved: &Saved) -> PathBuf {
         self.aside().join(saved.live.id.to_string())
     }
-    /// A session that said "old" when its backup was made and says "new" since.
+    /// Creates a session that said "old" when its backup was made, and says "new" since.
     fn backed_up(&self, grown: bool) -> Saved {
         let saved = create(&self.store, "old");
         if grown {
@@ -88,7 +88,8 @@ impl Stage {
     }
 }
 
-/// A change outside the library of a session file that says "new", and the result of a load afterwards.
+/// A change of a session file by another program. The session says "new" before; each change has its own result of a
+/// later load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OutsideChange {
     Remove,
@@ -150,7 +151,7 @@ fn a_store_without_a_cache_sees_outside_changes_at_once() {
     }
 }
 
-/// A store that does not watch, with a clock of its own.
+/// A store without a watcher, with a clock that the test sets.
 fn unwatched() -> (Stage, Clock) {
     unwatched_with(32 << 20)
 }
@@ -174,7 +175,8 @@ fn without_a_watcher_a_foreign_change_shows_within_a_minute() {
         }
         clock.advance(MICROSECOND);
         assert_eq!(shown(&stage.store, &saved.token), want, "{change:?}");
-        // From then on what was restored is kept as any other, though it is an older version.
+        // From then on the restored version is cached like any other, although it is older than one that was cached
+        // before.
         let hits = stage.store.stats().hits;
         assert_eq!(shown(&stage.store, &saved.token), want, "{change:?}, once more");
         assert_eq!(stage.store.stats().hits, hits + u64::from(want == "old"), "{change:?}");
@@ -186,7 +188,8 @@ fn a_copy_of_the_future_is_not_trusted() {
     let (stage, clock) = unwatched();
     let saved = stage.backed_up(false);
     fs::remove_file(stage.file(&saved)).unwrap();
-    // The clock was set back; the copy must not be good until the time it was read comes round again.
+    // The clock was set back to before the copy was read. The copy must not be served until that time comes round
+    // again.
     clock.set(clock.now() - MICROSECOND);
     assert_eq!(shown(&stage.store, &saved.token), "absent");
 }
@@ -221,7 +224,7 @@ fn a_save_to_a_file_removed_from_outside_finds_no_session() {
         assert!(stage.store.rotate(&rotated.token, &mut append_plus, &RELAXED.into()).unwrap().is_none());
         for saved in [updated, rotated] {
             assert!(!stage.file(&saved).exists(), "cache of {cache_bytes}: it was brought back");
-            // The store that tried knows, and so do all others.
+            // All stores, also the one whose save failed, notice that the session is gone.
             assert_eq!(shown(&stage.store, &saved.token), "absent", "cache of {cache_bytes}");
         }
     }
@@ -232,7 +235,7 @@ fn a_save_to_a_restored_file_changes_what_was_restored() {
     for cache_bytes in [32 << 20, 0] {
         let (stage, _clock) = unwatched_with(cache_bytes);
         let saved = stage.backed_up(false);
-        // The copy is some versions ahead of what the save will write.
+        // The cached copy is some versions ahead of the restored file, and so of the version that the save will write.
         for text in ["newer", "newest"] {
             save(&stage.store, &saved, text);
         }

@@ -1,11 +1,11 @@
-//! The table of `SECURITY.md` names existing tests: renaming or removing a test requires a change of its
-//! line.
+//! The table of `SECURITY.md` names existing tests: renaming or removing a test requires a change of its line.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The sources below a directory, by module: the file's name, or its directory's for a `mod.rs`.
+/// Reads the sources below a directory into a map, by module: the name of the file, or for a `mod.rs` that of its
+/// directory.
 fn sources(dir: &Path, found: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -19,8 +19,8 @@ fn sources(dir: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Whether a source has this test: a function with the attribute, which is not ignored, or one that a macro's
-/// list turns into a test or into a trial of the random tests.
+/// Whether a source has a test of this name that is not ignored. It is a function with the attribute `test`, or is
+/// named in the list of a macro that makes tests of functions.
 fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
     let function = format!("fn {name}(");

@@ -1,9 +1,8 @@
-//! Entries in the cache are never stale: every process sees a save or an end as soon as it was acknowledged in any
-//! process, however warm its cache is.
-//!
-//! Two open stores of one directory share its files and counters only, also within one process: most tests here have a
-//! writer and a reader, and the reader has an entry that it would serve without the invalidation. No store here watches
-//! the directory: that would hide a missing invalidation. Processes that meet at random are in `tests/hammer`.
+//! A load never returns a stale version from the cache: every process sees a save or an end as soon as it was
+//! acknowledged in any process. Two stores that are open on one directory share only its files and counters, even if
+//! they are in one process. So most tests here have a writer and a reader, two such stores. The reader has a cached
+//! copy that it would serve if the writer did not invalidate it. No store here watches the directory, because a watcher
+//! would hide a missing invalidation. Random tests of several processes are in `tests/hammer`.
 use crate::support::apart::keep_apart;
 use crate::support::versions;
 use sessile::{
@@ -26,7 +25,7 @@ fn open(dir: &Path) -> FileStore {
     options().open(dir).unwrap()
 }
 
-/// What the files say.
+/// Opens a store that reads the session file at each load.
 fn open_without_cache(dir: &Path) -> FileStore {
     options().cache_bytes(0).open(dir).unwrap()
 }
@@ -36,12 +35,12 @@ fn rotate(store: &FileStore, old: &Token) -> Result<Option<Token>> {
     Ok(saved.map(|saved| saved.token))
 }
 
-/// Adds one to a record's version.
+/// Adds one to the version number in a record, and gives it a text of this size.
 fn raise(record: &mut Record, text_bytes: usize) -> Result<Verdict> {
     versions::next(text_bytes)(record)
 }
 
-/// What becomes of the version that is stored.
+/// What the operation does to the stored version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Next,
@@ -59,7 +58,7 @@ impl Outcome {
     }
 }
 
-/// Does something to a session. Whether it was there.
+/// An operation on a session. Returns whether the session was there.
 type Operation = fn(&FileStore, &Token) -> Result<bool>;
 
 fn update(
@@ -71,7 +70,7 @@ fn update(
     store.update(token, &mut change, how).map(|saved| saved.is_some())
 }
 
-/// A change that is made, and not to be stored.
+/// A function that changes the record and then decides not to store it.
 #[expect(clippy::unnecessary_wraps, reason = "it is a change")]
 fn change_of_mind(record: &mut Record) -> Result<Verdict> {
     versions::put(record, 999, 10);
@@ -85,9 +84,9 @@ fn failing_change(record: &mut Record) -> Result<Verdict> {
 
 const RELAXED: Durability = Durability::Relaxed;
 const POWER_SAFE: Durability = Durability::PowerSafe;
-/// Fits no file that was made for a small session.
+/// The size of a text for which the file of a small session must be replaced by a larger one.
 const LARGE: usize = 10_000;
-/// More than a record may have.
+/// The size of a text that exceeds the limit for a record.
 const TOO_LARGE: usize = 2 << 20;
 
 const OPERATIONS: &[(&str, Operation, std::result::Result<Outcome, ErrorKind>)] = &[
@@ -130,7 +129,7 @@ struct Two {
 
 type Open = fn(&Path) -> FileStore;
 
-/// The writers. One that has no cache is a writer like the other.
+/// The writers: one with a cache, and one without, which must invalidate all the same.
 const PAIRS: &[(&str, Open)] = &[("with a cache", open), ("without a cache", open_without_cache)];
 
 impl Two {
@@ -139,7 +138,7 @@ impl Two {
         Self { writer: writer(dir.path()), reader: open(dir.path()), dir }
     }
 
-    /// A new session at version 1, of which the reader has a copy, and the writer, if it keeps any.
+    /// Creates a session at version 1. The reader has a cached copy of it, and so has the writer if it has a cache.
     #[track_caller]
     fn session(&self) -> Token {
         let token = new_session(&self.writer);
@@ -158,7 +157,7 @@ fn file_of(dir: &Path, token: &Token) -> PathBuf {
     dir.join(&id[..2]).join(&id[2..])
 }
 
-/// Loads a session twice: the second time it was in memory.
+/// Loads a session twice, and asserts that the second load is a hit.
 #[track_caller]
 fn assert_warm(store: &FileStore, token: &Token, version: u64) {
     assert_eq!(versions::stored(store, token), Some(version));
@@ -183,7 +182,7 @@ fn what_one_process_did_the_others_see_at_the_next_load() {
             assert_eq!(versions::stored(&two.reader, &token), want, "{context}: the reader");
             assert_eq!(versions::stored(&two.writer, &token), want, "{context}: the writer itself");
             let Some(version) = want else { continue };
-            // Now the reader has a copy of that, and is told of what comes next.
+            // The reader caches this version, which the next operation must invalidate.
             assert_warm(&two.reader, &token, version);
             assert_eq!(
                 operation(&two.writer, &token).map_err(|e| e.kind()),
@@ -237,7 +236,8 @@ fn a_save_begins_with_the_stored_version_not_a_stale_entry() {
     assert_eq!(versions::stored(&two.reader, &token), Some(4));
 }
 
-/// A store whose announcements reach none that is open now: for them, it is one that is killed before each.
+/// A store whose invalidations reach no store that is open now, because it has a generations file of its own. For the
+/// others, it behaves like a process that is killed before each invalidation.
 fn unheard(dir: &Path) -> FileStore {
     let (counters, heard) = (dir.join("run/generations"), dir.join("run/heard"));
     std::fs::hard_link(&counters, &heard).unwrap();
@@ -275,14 +275,14 @@ fn any_operation_after_a_killed_save_spreads_its_version() {
 #[test]
 fn any_operation_after_a_killed_delete_ends_the_session() {
     type Die = fn(&Path);
-    // How far the deleter came.
+    // The steps at which the deleting process was killed.
     let died: [(&str, Die); 2] = [
-        // It could not wait for the lock.
+        // After the rename to `.end-…`, because another process had the lock.
         ("with the name gone", |file| {
             let name = file.file_name().unwrap().to_str().unwrap();
             std::fs::rename(file, file.with_file_name(format!(".end-{name}"))).unwrap();
         }),
-        // It begins with this, for writers that have the file open.
+        // After the tombstone was written, before the invalidation.
         ("with the name there", |file| {
             File::options().write(true).open(file).unwrap().write_all_at(b"GONE", 0).unwrap();
         }),
@@ -303,7 +303,8 @@ fn any_operation_after_a_killed_delete_ends_the_session() {
     }
 }
 
-/// A rotation that died untold between the end of the old id and the announcement: the old id, and only it.
+/// The process died between the end of the old id and the invalidation. The next operation must end the old id, and no
+/// other.
 #[test]
 fn a_rotation_that_died_unheard_ends_with_the_next_operation() {
     let two = Two::new(open);
@@ -318,8 +319,8 @@ fn a_rotation_that_died_unheard_ends_with_the_next_operation() {
     }
 }
 
-/// A logout does not wait for a save that is under way longer than it may, and wins: also over the copies that
-/// the save would have left.
+/// A logout does not wait for a save that takes longer than the wait limit. The session is ended, also for stores that
+/// cached the version of the save.
 #[test]
 fn a_logout_that_overtook_a_save_is_seen_by_every_process() {
     type Passed = fn(&FileStore, &Token, &dyn Fn()) -> Option<bool>;
@@ -370,7 +371,7 @@ fn a_logout_that_overtook_a_save_is_seen_by_every_process() {
     }
 }
 
-/// Saves, and does something else before the change is made; `None` if it failed.
+/// Saves, and calls `meanwhile` before the change is made; `None` if the save failed.
 fn update_meanwhile(
     store: &FileStore,
     token: &Token,
@@ -394,7 +395,7 @@ fn a_change_that_was_not_stored_shows_in_no_copy() {
         ("too large", |record| raise(record, TOO_LARGE)),
         ("panicked", |record| {
             versions::put(record, 999, 10);
-            // Not a panic's message for every case.
+            // `resume_unwind` panics without printing a message for every case.
             std::panic::resume_unwind(Box::new("a change that panics"));
         }),
     ];
@@ -404,7 +405,7 @@ fn a_change_that_was_not_stored_shows_in_no_copy() {
         for rotates in [false, true] {
             let token = new_session(&store);
             assert_warm(&store, &token, 1);
-            // The copy is also held by another reader, and must not change there.
+            // Another caller has the same record, which must not change.
             let held = live(&store, &token);
             let mut change = change;
             let mut moved = None;
@@ -433,7 +434,7 @@ fn live(store: &FileStore, token: &Token) -> Record {
     }
 }
 
-/// A copy that its owner got and changed is theirs.
+/// A caller may change the record that a load returned. The cache still has the unchanged one.
 #[test]
 fn a_changed_record_is_not_what_the_next_load_finds() {
     let dir = TempDir::new().unwrap();
@@ -445,11 +446,11 @@ fn a_changed_record_is_not_what_the_next_load_finds() {
     assert!(!live(&store, &token).entries().contains("mine"));
 }
 
-// Changes without an invalidation.
+// Sessions that are removed outside the library, without an invalidation.
 
 const START: Duration = Duration::from_secs(1_800_000_000);
 
-/// A store whose clock is set, and a session whose file was removed outside the library.
+/// A store with a clock that the test sets, and a session whose file was removed by another program.
 struct Removed {
     store: FileStore,
     clock: Clock,
@@ -458,7 +459,7 @@ struct Removed {
 }
 
 impl Removed {
-    /// `copy` makes the copy that is to be judged; there is none but one that is an hour old.
+    /// `copy` makes the cached copy of the session. Before that there is none but one that is an hour old.
     fn new(copy: fn(&mut Self)) -> Self {
         let dir = TempDir::new().unwrap();
         let clock = Clock::manual(UNIX_EPOCH + START);
@@ -470,7 +471,7 @@ impl Removed {
         removed
     }
 
-    /// Sets the clock to so many seconds after a certain instant.
+    /// Sets the clock to `seconds` after the hour that follows the creation of the session.
     fn at(&self, seconds: f64) {
         self.clock.set(UNIX_EPOCH + START + Duration::from_secs_f64(3_600.0 + seconds));
     }

@@ -1,7 +1,6 @@
-//! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input.
-//!
-//! The promise: each verb does what its help says and its exit code reports the result; live sessions stay; no
-//! session's id is repeated, after any mistake; no stored text drives a terminal.
+//! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input. The
+//! promises: each verb does what its help says, and its exit code reports the result. Live sessions stay. No output
+//! repeats a session's secret id, after any mistake. No stored text controls the terminal.
 use crate::failures::again_on_small_disk_in;
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
@@ -34,7 +33,7 @@ const RELAXED: Durability = Durability::Relaxed;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A store, in a directory of any name.
+/// A store, in a directory whose name may have any characters.
 struct Place {
     parent: TempDir,
     root: PathBuf,
@@ -49,7 +48,7 @@ impl Place {
     fn named(name: &OsStr) -> Self {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join(name);
-        // Without a watcher: changes by the command must be seen all the same.
+        // The store does not watch its directory. Changes by the command must be noticed all the same.
         let store = FileStoreOptions::new().watch(false).open(&root).unwrap();
         Self { parent, root, store: Arc::new(store) }
     }
@@ -74,7 +73,7 @@ impl Place {
         saved
     }
 
-    /// The leftover of an interrupted creation.
+    /// Makes a session file as an interrupted creation leaves it. Returns its path.
     fn unfinished(&self) -> PathBuf {
         let path = self.path(SessionId::random().unwrap().public_id());
         fs::write(&path, "").unwrap();
@@ -117,7 +116,7 @@ impl Place {
         lines
     }
 
-    /// Imports these lines as a whole export.
+    /// Imports these lines, followed by the line that counts them.
     fn import(&self, lines: &[String]) -> Ran {
         let sessions = lines.iter().filter(|line| !line.trim().is_empty()).count();
         self.import_text([lines.join("\n"), format!("\n{}\n", last_line(sessions))].concat())
@@ -128,12 +127,12 @@ impl Place {
     }
 }
 
-/// The last line of an export of this many sessions.
+/// The last line of an export of this many sessions, which counts them.
 fn last_line(sessions: usize) -> String {
     format!(r#"{{"sessile_export":1,"sessions":{sessions}}}"#)
 }
 
-/// The lines of an export that are sessions; the last one, which counts them, is checked.
+/// The lines of an export that describe sessions. Asserts that the last line counts them.
 #[track_caller]
 fn sessions_of(export: &str) -> Vec<String> {
     let mut lines: Vec<_> = export.lines().map(str::to_owned).collect();
@@ -141,7 +140,7 @@ fn sessions_of(export: &str) -> Vec<String> {
     lines
 }
 
-/// The record of a session of this store.
+/// The record of a session in this store.
 #[track_caller]
 fn stored(store: &FileStore, id: PublicId) -> Record {
     match store.load_by_id(&id).unwrap() {
@@ -155,7 +154,7 @@ fn age(path: &Path, by: Duration) {
     File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - by).unwrap();
 }
 
-/// All names below a directory.
+/// The paths of all files and directories below a directory.
 fn tree(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -169,7 +168,7 @@ fn tree(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A text without its seconds: `; 0.1 s` becomes `; T s`.
+/// Replaces the number of seconds in a text: `; 0.1 s` becomes `; T s`.
 fn timeless(text: &str) -> String {
     let (before, time) = text.trim_end().rsplit_once("; ").unwrap();
     let seconds = time.strip_suffix(" s").unwrap_or_else(|| panic!("no time at the end of {text:?}"));
@@ -179,7 +178,7 @@ fn timeless(text: &str) -> String {
 
 // ----------------------------------------------------------------------------------------------------------- usage
 
-/// Verbs that look at a store that is there.
+/// The verbs that read an existing store.
 const LOOKING: [&str; 7] = ["sweep", "stat", "verify", "list", "show", "delete", "export"];
 
 #[test]
@@ -254,7 +253,7 @@ fn a_mistyped_directory_is_an_error_and_nothing_is_made() {
             assert_eq!((&*ran.out, ran.err), ("", format!("sessile: {reason}\n")), "{verb}");
         }
     }
-    // Import creates a store, but not in another program's directory, nor its parent directories.
+    // Import creates a store, but not in another program's directory, and not the parents of the store's directory.
     run!("import", other).ends(1);
     run!("import", missing.join("sessions")).ends(1);
     assert_eq!(tree(parent.path()), before);
@@ -290,7 +289,7 @@ fn sweep_removes_expired_sessions_and_leaves_live_ones() {
     assert_eq!(numbers(&json, ["removed", "bytes_freed", "failed"]), [10, 10 * 4096, 0]);
     assert!(!expired.iter().any(|saved| place.exists(saved)));
     assert!(live.iter().all(|saved| place.is_live(&saved.token)));
-    // Each hour, one directory is read besides the due sessions.
+    // Each hour, a sweep reads the files of one shard besides the sessions that are due.
     let none = run!("sweep", place.root).ends_well();
     assert!(none.out.starts_with("removed 0 of "), "{none:#?}");
 }
@@ -310,7 +309,7 @@ fn sweep_reports_its_counts_in_one_line() {
 
     let counts = "10 of 32 sessions, 40.00 KiB; 1 damaged; 2 leftovers; 1 unknown; T s";
     let before = tree(&place.root);
-    // Something is damaged: that is exit code 3.
+    // The store has a damaged file, so the exit code is 3.
     let dry = run!("sweep", "--full", "--dry-run", "--cpu-percent", "100", place.root).ends(3);
     assert_eq!(timeless(&dry.out), format!("would remove {counts}"));
     assert_eq!(tree(&place.root), before);
@@ -419,7 +418,7 @@ fn moved_ids_are_counted_and_are_neither_sessions_nor_damage() {
     assert_eq!(shown["absent"], "moved to another id");
     let exported = run!("export", place.root).ends(0).out;
     assert!(exported.contains(&new.live.id.to_string()) && !exported.contains(&id), "{exported}");
-    // Not before its grace period is over, and not as damage when it is.
+    // A sweep removes the mark of a moved id only when its grace period is over, and does not count it as damage.
     let swept = run!("sweep", "--full", "--json", place.root).ends_well().json();
     assert_eq!(numbers(&swept, ["examined", "moved", "removed", "damaged"]), [2, 0, 0, 0]);
     let short = Rotation::new(RELAXED).grace(Duration::from_micros(1));
@@ -428,7 +427,8 @@ fn moved_ids_are_counted_and_are_neither_sessions_nor_damage() {
     let swept = run!("sweep", "--full", place.root).ends_well().out;
     assert!(swept.starts_with("removed 0 of 3 sessions, 4.00 KiB; 1 moved ids; "), "{swept}");
     assert!(place.exists(&old) && !place.exists(&new) && place.is_live(&last.token));
-    // A logout goes on to the session that has the id's place; from here the way is lost.
+    // A delete of a moved id ends the session under its present id. The mark is gone afterwards, so a second delete
+    // finds nothing.
     run!("delete", "--public-id", old.live.id.to_string(), place.root).ends(3);
 }
 
@@ -438,7 +438,7 @@ fn moved_ids_are_counted_and_are_neither_sessions_nor_damage() {
 fn stat_counts_each_file_once_and_each_session_in_its_bars() {
     let place = Place::new();
     let minute = HOUR / 60;
-    // One in each bar, for both histograms; in opposite orders.
+    // For each of the two histograms, one session in each bar; in opposite orders.
     let spans = [minute / 2, HOUR / 2, 3 * HOUR, 12 * HOUR, 2 * DAY, 5 * DAY, 10 * DAY, 20 * DAY, 90 * DAY];
     for (n, (age, left)) in spans.iter().zip(spans.iter().rev()).enumerate() {
         let mut record = record("live");
@@ -571,7 +571,7 @@ fn verify_lists_damaged_files_and_repair_moves_them() {
     assert_eq!(timeless(&clean.out), summary);
     assert!(live.iter().all(|saved| place.is_live(&saved.token)));
 
-    // The words name the place, too.
+    // The message names the place of the damaged file, too.
     let third = place.damaged().live.id;
     let ran = run!("verify", "--repair", place.root).ends(3);
     let moved = format!("damaged: {third}, moved to {}\n", aside(third).display());
@@ -583,7 +583,7 @@ fn verify_names_everything_that_is_no_sound_session() {
     let place = Place::new();
     let live = place.live(3);
     let put = |text: &str| place.put(&record(text)).live.id;
-    // Cut to its first half, and to nothing; of other versions.
+    // Session files that are cut to their first half, cut to nothing, and written by other versions.
     let (cut, unfinished, newer, older) = (put("cut"), place.unfinished(), put("newer"), put("older"));
     File::options().write(true).open(place.path(cut)).unwrap().set_len(2048).unwrap();
     for (id, format) in [(newer, 9), (older, 1)] {
@@ -592,7 +592,7 @@ fn verify_names_everything_that_is_no_sound_session() {
         fs::write(place.path(id), bytes).unwrap();
     }
     let damaged = place.damaged().live.id;
-    // In sessions' places: a link to a live session, a pipe, a directory that is not empty.
+    // A link to a live session, a pipe, and a directory that is not empty, each under the name of a session file.
     let [link, pipe, directory] = [0; 3].map(|_| place.path(SessionId::random().unwrap().public_id()));
     std::os::unix::fs::symlink(place.path(live[0].live.id), &link).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
@@ -659,7 +659,7 @@ fn verify_names_what_has_a_name_of_the_store_and_another_kind() {
     place.live(1);
     let at = |name: &str| place.root.join(name);
     fs::remove_file(at("run/CACHEDIR.TAG")).unwrap();
-    // The last directory and the last file have names that belong in `run`.
+    // The last directory and the last file have names that the library uses, but only in `run`.
     let directories = ["run/CACHEDIR.TAG", "run/due/400000", "due"];
     for name in directories {
         fs::create_dir(at(name)).unwrap();
@@ -735,12 +735,12 @@ fn a_repair_recreates_lost_directories_and_parameters() {
         run!("verify", place.root).ends_well();
         assert!(live.iter().all(|saved| place.is_live(&saved.token)));
     }
-    // Emptied by a disk.
+    // An empty parameters file, as a failing disk may leave it.
     fs::write(&parameters, "").unwrap();
     assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), recreated(&[&parameters]));
     assert_eq!(fs::read(place.root.join("damaged/sessile.json.0")).unwrap(), b"");
     run!("verify", place.root).ends_well();
-    // No store is created in a directory that is none.
+    // A repair makes no store in a directory that holds none.
     for name in ["empty", "other"] {
         let dir = place.parent.path().join(name);
         fs::create_dir(&dir).unwrap();
@@ -752,7 +752,7 @@ fn a_repair_recreates_lost_directories_and_parameters() {
         run!("verify", "--repair", dir).ends(1);
         assert_eq!(tree(&dir), before);
     }
-    // Nor is advice given for its permissions.
+    // The error for such a directory does not advise changing its permissions.
     let public = place.parent.path().join("empty");
     fs::set_permissions(&public, fs::Permissions::from_mode(0o1777)).unwrap();
     let ran = run!("verify", "--repair", public).ends(1);
@@ -780,7 +780,7 @@ fn a_repair_on_an_unwritable_disk_stops_and_has_listed_all() {
     );
 }
 
-/// Runs a test again where the store cannot be written.
+/// Runs a test again in a process for which the store's disk is read-only.
 #[track_caller]
 fn again_on_read_only_disk(test: &str, place: &Place) {
     let script = "mount --bind sessions sessions && mount -o remount,bind,ro sessions";
@@ -811,7 +811,7 @@ fn a_repair_beside_a_server_disturbs_no_sound_session() {
 
 // ------------------------------------------------------------------------------------------------ show and delete
 
-/// How an id is given to the command.
+/// The way in which an id is passed to the command.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Input,
@@ -819,7 +819,7 @@ enum By {
     PublicId,
 }
 
-/// Runs `show` or `delete`, and asserts that the id is not repeated.
+/// Runs `show` or `delete` with a session's id, and asserts that no output repeats the secret id.
 #[track_caller]
 fn one(by: By, arguments: &[&str], place: &Place, token: &Token) -> Ran {
     let mut command = sessile(arguments);
@@ -911,7 +911,7 @@ fn delete_ends_the_sessions_of_a_user_or_all_in_a_running_server() {
     let json = run!("delete", "--user", "bob", "--json", place.root).ends_well().json();
     assert_eq!(json, json!({"user": "bob", "ended": true}));
     assert!(!place.is_live(&bob));
-    // Those of no session are no error; those who log in later live.
+    // Ending the sessions of a user who has none is no error. Sessions of later logins live.
     run!("delete", "--user", "eve", place.root).ends_well();
     let eve = put("eve");
     assert!(place.is_live(&eve));
@@ -922,7 +922,7 @@ fn delete_ends_the_sessions_of_a_user_or_all_in_a_running_server() {
     let swept = run!("sweep", "--json", place.root).ends_well().json();
     assert_eq!(numbers(&swept, ["removed", "cut_off"]), [4, 4]);
     assert!(run!("export", place.root).ends(0).out.contains("\"sessions\":0"));
-    // One of the three.
+    // `--all`, `--user` and an id exclude each other.
     run!("delete", "--all", "--user", "ada", place.root).ends(2);
     run!("delete", "--user", "ada", "--public-id", "00".repeat(20), place.root).ends(2);
     let none = run!("delete", "--user", "", place.root).ends(1);
@@ -1028,7 +1028,7 @@ fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
     assert!(place.is_live(&saved.token));
 }
 
-/// Standard error is one JSON object a line. Returns the texts of the errors.
+/// Asserts that each line of standard error is a JSON object. Returns the texts of the errors.
 #[track_caller]
 fn check_json_error(ran: &Ran) -> String {
     assert!(!ran.err.is_empty(), "{ran:#?}");
@@ -1069,7 +1069,7 @@ fn an_id_is_taken_as_it_is_copied_from_a_browser() {
 
 const NOBODY: u32 = 65534;
 
-/// Every file of a store: owner, mode, size and when it was changed.
+/// For every file of a store: its owner, mode, size and modification time.
 fn traces(dir: &Path) -> Vec<(PathBuf, u32, u32, u64, i64, i64)> {
     let mut paths = tree(dir);
     paths.push(dir.into());
@@ -1080,14 +1080,15 @@ fn traces(dir: &Path) -> Vec<(PathBuf, u32, u32, u64, i64, i64)> {
     paths.into_iter().map(trace).collect()
 }
 
-/// A name from the list of users.
+/// The name of a user in the system's list of users.
 fn user(uid: u32) -> String {
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     let found = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string())).unwrap();
     found.split(':').next().unwrap().into()
 }
 
-/// All verbs that only read, each with how it ends on a store with an expired, a damaged and this live session.
+/// All verbs that only read, each with its exit code on a store that has an expired session, a damaged file and this
+/// live session.
 fn reading(saved: &Saved) -> [(Vec<String>, i32); 5] {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let id = saved.live.id.to_string();
@@ -1106,7 +1107,7 @@ fn root_may_read_the_store_of_another_user_and_leaves_no_trace() {
     let saved = place.live(3).remove(0);
     place.expired(1);
     place.damaged();
-    // A directory that opening would recreate.
+    // A file that an opening for writing would recreate.
     fs::remove_file(place.root.join("run/generations")).unwrap();
     fs::remove_file(place.root.join("run/due/sweep")).unwrap();
     if rustix::process::geteuid().is_root() {
@@ -1142,10 +1143,10 @@ fn the_verbs_that_read_do_so_on_a_read_only_disk() {
     assert!(ran.err.ends_with("Read-only file system (os error 30)\n"), "{ran:#?}");
 }
 
-/// The command, to be run by a user without rights.
+/// A copy of the command, to be run by a user without permissions.
 fn sessile_of_nobody(place: &Place) -> std::process::Command {
-    // The build directory may be closed to others; another process makes the copy, as no program can be run while a
-    // process has it open for writing.
+    // The user may have no access to the build directory, so the command is copied. Another process makes the copy,
+    // because a program cannot be run while a process has it open for writing.
     fs::set_permissions(place.parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = place.parent.path().join("sessile");
     let program = sessile([""]).get_program().to_owned();
@@ -1160,7 +1161,7 @@ fn sessile_of_nobody(place: &Place) -> std::process::Command {
 fn no_error_about_a_shared_directory_advises_to_become_its_owner() {
     let place = Place::new();
     if !rustix::process::geteuid().is_root() {
-        // The one directory of another user that is surely there, and holds no store.
+        // The root directory belongs to another user on every system, and holds no store.
         let ran = finish(sessile(["import"]).arg("/")).ends(1);
         assert!(ran.err.contains("use a directory") && !ran.err.contains("sudo"), "{ran:#?}");
         return;
@@ -1183,7 +1184,8 @@ fn an_error_about_another_users_store_names_users_and_remedy() {
     let place = Place::new();
     place.live(1);
     let own = rustix::process::geteuid();
-    // A store of another user (which only the superuser can make), and a directory that another user has closed.
+    // A store of another user, and a directory to which another user has closed the access. Only the superuser can make
+    // both.
     let (dir, owner) = (&*place.root, NOBODY);
     if own.is_root() {
         std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -1225,7 +1227,7 @@ fn an_error_about_a_part_of_a_store_names_users_too() {
     let place = Place::new();
     let own = rustix::process::geteuid();
     if !own.is_root() {
-        // Only the superuser can give a part away; a directory of its own has no store.
+        // Only the superuser can give a file of the store to another user. The root directory holds no store.
         let ran = finish(sessile(["import"]).arg("/")).ends(1);
         assert!(ran.err.contains(&format!(
             "belongs to user {}, this process runs as user {}",
@@ -1276,14 +1278,14 @@ fn with_json_every_error_is_an_object_on_standard_error() {
     assert!(error.starts_with("line 1: column 1: expected value\nthe last line, "), "{error}");
     let error = check_json_error(&finish(&mut sessile(["show", "--json", root])).ends(2));
     assert!(error.starts_with("no session id was given"), "{error}");
-    // So is what an opening has to say of the store.
+    // The event of an opening that recreates a part of the store is printed as JSON, too.
     let bare = Place::new();
     let root = bare.root.to_str().unwrap();
     fs::remove_dir(bare.root.join("77")).unwrap();
     let ran = finish_with(&mut sessile(["import", "--json", "--partial", root]), "").ends(0);
     let want = format!("session directory `{root}` lacked shard directories, which were recreated: 77");
     assert_eq!(serde_json::from_str::<Json>(&ran.err).unwrap(), json!({"error": want}));
-    // The summary of an export is an object, too.
+    // With `--json`, the summary of an export is a JSON object, too.
     let ran = run!("export", "--json", place.root).ends(3);
     let lines: Vec<Json> = ran.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((keys(&lines[0]), &lines[1]["damaged"]), (vec!["error"], &json!(1)));
@@ -1305,7 +1307,7 @@ fn bytes_that_are_no_text_are_wrong_usage_and_no_panic() {
     for verb in ["show", "delete"] {
         let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
         finish_with(&mut command, bytes).ends(2);
-        // Standard input is not read then.
+        // With a wrong argument, the command does not read its standard input.
         let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
         finish_with(command.env("SESSILE_ID", OsStr::from_bytes(bytes)), live.token.expose()).ends(2);
         finish(sessile([OsStr::new(verb), place.root.as_ref()]).arg(OsStr::from_bytes(bytes))).ends(2);
@@ -1316,7 +1318,7 @@ fn bytes_that_are_no_text_are_wrong_usage_and_no_panic() {
 
 // ------------------------------------------------------------------------------------------------ export and import
 
-/// Sessions with every kind of value, setting and time.
+/// Sessions with every kind of value, of expiry setting and of time.
 fn all_kinds() -> Vec<Record> {
     let year_9999 = UNIX_EPOCH + Duration::from_secs(253_402_207_200);
     let deep =
@@ -1397,7 +1399,7 @@ fn an_export_of_an_import_has_the_same_bytes() {
         assert_eq!(stored(&new.store, live.id), stored(&old.store, live.id));
         assert!(new.is_live(token));
     }
-    // Into a store that is not there yet, and power-safe.
+    // The import creates the store, and its saves are power-safe.
     let third = new.parent.path().join("third");
     let mut command = sessile([OsStr::new("import"), third.as_ref()]);
     let ran =
@@ -1497,7 +1499,7 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
     ];
     let mut input = Vec::new();
     for (n, bad) in bad.iter().enumerate() {
-        // Good ones before, between and after.
+        // There is a good line before, between and after the bad ones.
         input.extend(good.get(n / 4).filter(|_| n % 4 == 0).map_or("", |line| line).as_bytes());
         input.push(b'\n');
         input.extend(bad);
@@ -1556,7 +1558,8 @@ fn an_incomplete_export_is_imported_and_reported() {
             finish_with(&mut sessile(["import", "--partial", root]), text).ends_well();
         }
     }
-    // One export behind another is as whole as each of them.
+    // Two exports one after the other are imported as one input, because each ends with a line that counts its
+    // sessions.
     let (other, new) = (Place::new(), Place::new());
     other.live(2);
     let both = whole + &run!("export", other.root).ends(0).out;
@@ -1572,7 +1575,7 @@ fn an_export_with_a_write_error_has_no_last_line() {
     for _ in 0..20 {
         place.put(&record);
     }
-    // As much as fits on a disk.
+    // The export is cut short by a limit of the file's size, as by a full disk.
     let to = place.parent.path().join("export");
     let script = r#"ulimit -f 1000; trap '' XFSZ; exec "$0" export "$1" >"$2""#;
     let mut command = std::process::Command::new("sh");
@@ -1627,7 +1630,7 @@ fn import_stops_at_an_unwritable_disk_and_can_be_repeated() {
         imported + 1,
         "no inodes left on the file system: No space left on device (os error 28)",
     );
-    // As many as before, and no leftover.
+    // The store has as many sessions as before the import, and no leftover of it.
     assert_eq!(run!("stat", "--json", root).ends_well().json()["live"], imported);
     let again = import().ends(1);
     assert!(again.out.starts_with(&format!("0 sessions imported, {imported} were there, ")), "{again:#?}");
@@ -1685,7 +1688,7 @@ fn import_names_both_lines_that_have_the_same_id() {
 fn an_unreadable_input_is_an_error_and_counts_as_stopped() {
     let place = Place::new();
     let mut command = sessile([OsStr::new("import"), place.root.as_ref()]);
-    // A directory.
+    // The standard input is a directory.
     let child = command
         .stdin(File::open("/").unwrap())
         .stdout(Stdio::piped())
@@ -1728,7 +1731,7 @@ fn an_export_of_another_form_is_not_taken_for_whole() {
         let want = "sessile: line 1: the export has form 2, and this version of sessile knows 1: ";
         assert!(ran.err.starts_with(want) && ran.err.lines().count() == 1, "{ran:#?}");
     }
-    // The rest of its message is not repeated.
+    // Of the parser's message only its fixed words are printed, not the name of the unknown field.
     let place = Place::new();
     let ran = place.import_text("{\"sessile_export\":1,\"sessions\":0,\"hunter2\":1}\n").ends(3);
     assert!(ran.err.contains("unknown field, expected ") && !ran.err.contains("hunter2"), "{ran:#?}");
@@ -1745,7 +1748,7 @@ fn an_export_beside_a_writer_has_every_session_that_stays() {
     let writer = std::thread::spawn(move || {
         while !stop.load(Ordering::SeqCst) {
             let n = rounds.fetch_add(1, Ordering::SeqCst) + 1;
-            // Two entries that always agree, of a length that now and then makes the file grow.
+            // Each save gives two entries the same text. Its length changes, so that some saves need a larger file.
             let text = n.to_string().repeat(1 + usize::try_from(n % 300).unwrap());
             let mut change = |record: &mut Record| {
                 record.insert("text", &Value::new(&text)?).unwrap();
@@ -1759,7 +1762,7 @@ fn an_export_beside_a_writer_has_every_session_that_stays() {
             store.delete(&brief.token).unwrap();
         }
     });
-    // On a busy machine the writer may stand still during an export.
+    // On a busy machine, the writer may not run during an export. The loop goes on until it has.
     for _ in (0..).take_while(|exports| *exports < 4 || written.load(Ordering::SeqCst) < 5) {
         assert!(!writer.is_finished(), "the writer goes on");
         let ran = run!("export", place.root).ends(0);
@@ -1817,7 +1820,7 @@ fn a_reader_that_has_read_enough_ends_an_export_quietly() {
     let mut command = sessile([OsStr::new("export"), place.root.as_ref()]);
     let mut export = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    // `head -1`: the pipe is closed by the drop.
+    // The program reads one line, as `head -1` does, and closes the pipe.
     BufReader::new(export.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.ends_with("}\n"));
     let ran = wait(export, Vec::new()).ends(1);
@@ -1853,7 +1856,7 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
         let wanted = if arguments.contains(&"--json") { json } else { format!("sessile: {text}") };
         assert_eq!(last, Some(&*wanted), "{arguments:?}");
     }
-    // Without standard error, the exit code still reports it.
+    // If standard error is closed, the exit code still reports the result.
     for (arguments, code) in [(&["verify"][..], 3), (&["export"], 3), (&["frobnicate"], 2)] {
         let child =
             sessile(arguments).arg(&place.root).stdout(Stdio::piped()).stderr(full()).spawn().unwrap();
@@ -1861,10 +1864,11 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
     }
 }
 
-/// Characters other than controls that make a line look like another, or like two.
+/// Characters that are no control characters, and yet make a line look like another one, or like two.
 const TURNING: [char; 4] = ['\u{202e}', '\u{2066}', '\u{2028}', '\u{2029}'];
 
-/// Each run asserts that no control character is printed; here are those that could be.
+/// Every run of the command in these tests asserts that no control character is printed. In this test, such characters
+/// are in the store.
 #[test]
 fn nothing_that_lies_in_a_store_drives_a_terminal() {
     let place = Place::named(OsStr::new("\u{1b}]0;owned\u{7}\u{9b}31m\u{85}\n\u{202e}"));
@@ -1901,7 +1905,7 @@ fn nothing_that_lies_in_a_store_drives_a_terminal() {
     let line = moved.out.lines().find(|line| line.starts_with("damaged: ")).unwrap();
     assert!(moved.out.contains(r"/77/\u{1b}[31mred\u{9b}"), "{moved:#?}");
     assert!(line.contains(r"\u{1b}]0;owned\u{7}\u{9b}31m\u{85}\u{a}\u{202e}/damaged/"), "{line}");
-    // An error that names a file.
+    // An error message that names a file.
     fs::rename(place.root.join("77"), place.parent.path().join("77")).unwrap();
     let id = "77".repeat(20);
     for arguments in [&["sweep"][..], &["stat"], &["export"], &["show", "--public-id", &id], &["verify"]] {

@@ -1,8 +1,7 @@
-//! The promises of every storage mode (see the header of `store`), as one suite that is run for each mode.
-//!
-//! A new mode adds one line to the list of [`store_contract`] and the line of its guarantees. A promise that a mode
-//! does not guarantee is not tested for it; the suite also checks that each mode keeps its guarantees. The promise of
-//! moved tokens has a file and a list of its own.
+//! The promises of every storage mode (see the module documentation of `store`), as one suite of tests that runs for
+//! each mode. For a new mode, a line is added to the list of [`store_contract`], and one for its guarantees. A promise
+//! that a mode does not guarantee is not tested for it. The suite also checks that each mode keeps the guarantees that
+//! it states. The promises about moved tokens have a file and a list of their own, `moved`.
 mod moved;
 
 use crate::support::memory::{Stage, made_up_token, secs, start};
@@ -19,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// Makes a test of every promise for one storage mode.
+/// Makes a test of each promise for one storage mode.
 macro_rules! store_contract {
     ($mode:ident, $stage:expr) => {
         mod $mode {
@@ -85,7 +84,7 @@ fn every_mode_guarantees_what_it_is_known_for() {
 const HOUR: Duration = secs(3600);
 const THREADS: u64 = 8;
 
-/// A record at the stage's time that lives for an hour and holds `n`.
+/// A record that is created at the stage's time, lives for an hour, and holds `n`.
 fn record(n: u64) -> Record {
     let mut record = Record::new(start(), start() + HOUR);
     put(&mut record, "n", n);
@@ -136,7 +135,8 @@ fn absent(store: &dyn Store, token: &Token) -> Absent {
     }
 }
 
-/// Update and rotation must find no session, call no function, and create no session.
+/// Asserts that an update and a rotation of this token find no session, do not call the function, and create no
+/// session.
 #[track_caller]
 fn check_nothing_to_change(stage: &Stage, token: &Token) {
     let before = stage.stored();
@@ -175,7 +175,7 @@ fn every_field_of_a_record_is_found_again_as_it_was_stored(stage: &Stage) {
                     record.set_user(user).unwrap();
                     record.set_login(Login {
                         at: Some(touched),
-                        // The store sets it.
+                        // The store sets this field itself.
                         cut_off: 0,
                         user_digest: None,
                     });
@@ -203,7 +203,7 @@ fn what_a_call_returns_is_what_the_next_load_finds(stage: &Stage) {
     let check = |saved: &Saved, operation: &str| {
         assert_eq!(saved.live.record, stage.record(&saved.token), "{operation}");
     };
-    // Finer than the stored resolution.
+    // A time with more digits than the microseconds that are stored.
     let fine = Duration::from_nanos(1_234_567_891);
     let mut record = Record::new(start() + fine, start() + HOUR + fine);
     record.set_timing(Timing { expiry: Expiry::After(fine), ..record.timing() });
@@ -231,7 +231,8 @@ fn every_durability_stores_the_same(stage: &Stage) {
     for made in levels {
         let token = stage.store.create(&record(0), made).unwrap().token;
         let mut expected = 0;
-        // Each level after each other, twice, so that each slot of the file is written at each level.
+        // Each level of durability follows each other one, twice, so that each slot of the file is written at each
+        // level.
         for how in levels.iter().flat_map(|&level| levels.map(|next| [level, next])).flatten() {
             stage.store.update(&token, &mut add_one, how).unwrap().unwrap();
             expected += 1;
@@ -323,7 +324,7 @@ fn a_record_is_absent_from_its_deadline_on_by_the_clock_of_the_store(stage: &Sta
             "delete returns whether the session was live"
         );
     }
-    // The deadline is compared also for a version that was read a moment before.
+    // The deadline is compared at each load, also if the version was read just before the deadline.
     stage.clock.set(just_before);
     let mut expiring = record(1);
     expiring.set_timing(Timing { deadline, ..expiring.timing() });
@@ -350,7 +351,7 @@ fn a_deadline_is_the_one_of_the_newest_version(stage: &Stage) {
     stage.check_absent(&shortened);
     stage.clock.set(start() + HOUR);
     assert_eq!(n(&stage.record(&prolonged)), 2);
-    // A change may end the session it changes.
+    // A change may set a deadline that has passed, which ends the session.
     move_to(&prolonged, start() + HOUR);
     stage.check_absent(&prolonged);
 }
@@ -366,7 +367,7 @@ fn creation_gives_a_token_of_its_own_and_disturbs_no_other_record(stage: &Stage)
 fn update_hands_over_the_newest_version(stage: &Stage) {
     let token = create(&*stage.store, &record(1));
     for version in 1..20 {
-        // Alternately through both openings of the storage: neither may rely on its own writes.
+        // The two openings of the storage are used in turn, so that neither can rely on its own writes.
         let store = if version % 2 == 0 { &stage.store } else { &stage.second };
         let mut seen = None;
         let saved = update(&**store, &token, |record| {
@@ -476,7 +477,7 @@ fn no_lock_outlives_its_call(stage: &Stage) {
     ];
     for (name, call) in calls {
         call();
-        // By another thread and another opening; these return `Busy` if a lock is still held.
+        // Operations of another thread and of another opening; they return `Busy` if a lock is still held.
         std::thread::scope(|scope| {
             for handle in [store, &*stage.second] {
                 let saved = scope.spawn(|| update(handle, &token, add_one)).join().unwrap();
@@ -484,7 +485,7 @@ fn no_lock_outlives_its_call(stage: &Stage) {
             }
         });
     }
-    // The successor of a rotation is not locked either, nor are the sessions of failed calls.
+    // The successor of a rotation is not locked either, and neither are the sessions of failed calls.
     let moved = rotate(store, &token, add_one).unwrap().unwrap();
     assert!(update(&*stage.second, &moved.token, add_one).unwrap().is_some());
     assert!(stage.second.delete(&moved.token).unwrap());
@@ -587,7 +588,7 @@ fn after_a_deletion_nothing_in_flight_brings_the_session_back(stage: &Stage) {
         let token = create(&*stage.store, &record(0));
         let deleted = AtomicBool::new(false);
         let running = AtomicU64::new(0);
-        // Saves of varying size, so that some of them are growing when the deletion comes.
+        // Saves of different sizes, so that some of them replace the session's file when the deletion comes.
         let save = |store: &dyn Store, seed: usize| {
             for step in seed.. {
                 let was_deleted = deleted.load(Ordering::SeqCst);
@@ -701,7 +702,7 @@ fn concurrent_updates_all_count_while_the_record_outgrows_its_place(stage: &Stag
 }
 
 fn a_reader_beside_a_writer_sees_whole_versions_and_never_an_older_one(stage: &Stage) {
-    /// A version whose size depends on its number, and of which every part states the number.
+    /// A record whose size depends on its version, and of which every entry states the version.
     fn version(number: u64) -> Record {
         let mut record = record(number);
         let length = usize::try_from(number * 997 % 6000).unwrap();
@@ -745,7 +746,7 @@ fn a_record_keeps_its_contents_while_it_grows_and_shrinks(stage: &Stage) {
     let token = create(&*stage.store, &record(0));
     let up = (0..=10).map(|power| 100 << power);
     let down = (0..=10).rev().map(|power| 100 << power);
-    // Byte by byte around 2 and 4 KiB, where a small file is full.
+    // Every size around 2 and 4 KiB, where a small file becomes too small.
     let steps = (1850..1930).chain(3890..3980).chain((0..3).flat_map(|_| [100, 100_000, 1]));
     for (number, length) in (1..).zip(up.chain(down).chain(steps)) {
         let text: String = ('a'..='z').cycle().take(length).collect();
@@ -785,9 +786,9 @@ fn many_and_large_entries_are_kept(stage: &Stage) {
     assert_eq!(stage.record(&moved.token), large);
 }
 
-// Properties of the file engine only: limits, and files that can be changed outside the library.
+// The tests below are for the file engine only: limits, and files that other programs can change.
 
-/// An error must leave the stored version, and no other file.
+/// Asserts the error of an operation, and that it has left the stored version and no other file.
 #[track_caller]
 fn check_refused(result: Result<Option<Saved>>, kind: ErrorKind, text: &str) {
     let error = result.unwrap_err();
@@ -795,7 +796,7 @@ fn check_refused(result: Result<Option<Saved>>, kind: ErrorKind, text: &str) {
     assert_eq!(error.to_string(), text);
 }
 
-/// A change that exceeds a limit, and the expected error.
+/// A change that exceeds a limit, and the kind of the expected error.
 type Limit<'a> = (&'a dyn Fn(&mut Record) -> Result<Verdict>, ErrorKind, &'a str);
 
 #[test]
@@ -848,7 +849,7 @@ fn a_rotation_that_cannot_end_the_old_file_leaves_no_successor() {
     let token = create(&store, &Record::new(store.now(), store.now() + HOUR));
     let (file, aside) = (file_of(&dir, &token), dir.path().join("aside"));
     let obstruct = |_: &mut Record| {
-        // A directory cannot be unlinked by any user: the one obstacle that also applies to root.
+        // A directory in place of the file: no user, not even root, can unlink it.
         std::fs::rename(&file, &aside).unwrap();
         std::fs::create_dir(&file).unwrap();
         Ok(Verdict::Write)
@@ -868,7 +869,7 @@ fn a_rotation_of_a_removed_file_makes_no_successor() {
     let store = FileStore::open(dir.path()).unwrap();
     let token = create(&store, &Record::new(store.now(), store.now() + HOUR));
     let remove = |_: &mut Record| {
-        // Like a deletion that could not wait for the lock.
+        // The file is gone, as after a deletion that could not wait for the lock.
         std::fs::remove_file(file_of(&dir, &token)).unwrap();
         Ok(Verdict::Write)
     };
@@ -892,7 +893,7 @@ fn a_delete_ends_a_session_that_a_stuck_writer_holds() {
         ),
         ("rotation", |store, token, change| store.rotate(token, change, &Durability::Relaxed.into()), 10),
     ];
-    // The session may be ended by a thread of the holder's process or by another process.
+    // The session is ended by a thread of the lock holder's process, or by another process.
     for deleter in [&holder, &other] {
         for (name, write, length) in kinds {
             let token = create(&holder, &Record::new(holder.now(), holder.now() + HOUR));
@@ -907,7 +908,7 @@ fn a_delete_ends_a_session_that_a_stuck_writer_holds() {
                 std::thread::scope(|scope| scope.spawn(from_elsewhere).join().unwrap());
                 Ok(Verdict::Write)
             });
-            // An update in progress may count as completed before the end; an operation that needs the file's
+            // An update that was under way may count as completed before the end. An operation that needs the file's
             // name may not.
             assert!(saved.unwrap().is_none() || name == "update", "{name}");
             assert_eq!(session_files(&dir), Vec::<PathBuf>::new(), "{name}");

@@ -22,10 +22,10 @@ on_every_storage! {
     a_change_that_is_late_for_a_login_replaces_no_cookie,
 }
 
-/// How often two requests have led to a finding: with logins of one user, and with logins of two.
+/// How often two requests have led to a finding: with logins of the same user, and with logins of two users.
 type Tally = BTreeMap<Finding, [usize; 2]>;
 
-/// Each pair of operations in each order, for an anonymous visitor and one who is logged in.
+/// Runs each pair of operations in each order, for an anonymous visitor and for one who is logged in.
 fn all_pairs(stage: &Stage, grace: Duration) -> Tally {
     let site = Site::new(stage.store.clone(), stage.clock.clone(), grace);
     let orders = orders(2);
@@ -59,7 +59,7 @@ fn two_overlapping_requests_lose_only_what_no_server_can_mend(stage: &Stage) {
     assert_eq!(all_pairs(stage, secs(60)), Tally::from(expected));
 }
 
-/// The same without a grace period shows that the findings can be found.
+/// The same requests without a grace period. They lead to more findings, which shows that the checks can fail.
 #[test]
 fn without_a_grace_period_the_same_requests_lose_more() {
     let expected = [
@@ -78,7 +78,7 @@ fn without_a_grace_period_the_same_requests_lose_more() {
     }
 }
 
-/// A browser with the cookie of a session.
+/// A browser that has the cookie of a session.
 struct Browser<'s> {
     stage: &'s Stage,
     jar: Jar,
@@ -91,7 +91,7 @@ impl<'s> Browser<'s> {
         Self { stage, jar }
     }
 
-    /// A request with the cookie of this moment, which has read its session.
+    /// Sends a request with the cookie that the browser has now. The request reads its session.
     fn send(&self) -> Visit {
         let visit = self.stage.sessions().visit(self.jar.header().as_deref());
         visit.user().unwrap();
@@ -149,11 +149,11 @@ fn of_two_logins_both_keep_an_item_that_was_acknowledged(stage: &Stage) {
         first.login("ada").unwrap();
         let answer = first.finish(200).unwrap();
         if second_is_sent_late {
-            // With the same cookie: it has read nothing.
+            // The second request has the same cookie, and has read nothing yet.
             second = browser.send();
         }
         browser.receive(&answer);
-        // The first is used before the second is finished.
+        // The session of the first request is used before the second request is finished.
         let mut page = browser.send();
         page.insert("pear", true).unwrap();
         browser.receive(&page.finish(200).unwrap());
@@ -175,14 +175,15 @@ fn a_holder_of_the_id_before_a_rotation_never_gets_the_new_one(stage: &Stage) {
         |visit| drop(visit.update_now("x", |n: &mut u64| *n += 1)),
     ];
     for attack in attacks {
-        // The attacker's request is loaded before and after the victim's login, and finished before and after it.
+        // The attacker's request reads its session before or after the victim's login, and is finished before or after
+        // it.
         for (loaded_first, finished_first) in [(true, true), (true, false), (false, false)] {
             let planted = stored(stage, &json!({ "cart": 1 }));
             let mut victim = Browser::new(stage, &planted);
             let attacker = Browser::new(stage, &planted);
             let mut early = loaded_first.then(|| attacker.send());
             let mut login = victim.send();
-            // As Django logs a user in.
+            // The handler logs the user in by an entry, as Django does.
             login.insert("user", "ada").unwrap();
             login.rotate_id();
             let mut answers = Vec::new();
@@ -191,7 +192,7 @@ fn a_holder_of_the_id_before_a_rotation_never_gets_the_new_one(stage: &Stage) {
                 attack(&mut visit);
                 answers.push(visit.finish(200));
             }
-            // A rotation that is late for the attacker's is refused.
+            // The login comes after the attacker's rotation, and is refused.
             match login.finish(200) {
                 Ok(headers) => victim.receive(&headers),
                 Err(refused) => assert_eq!(refused.error.kind(), ErrorKind::Gone),

@@ -1,5 +1,5 @@
-//! Damage to a session file: no changed, missing or added byte is ever served as data, the version in the other slot
-//! survives where it can, and any damaged file can be saved over or deleted without a panic. Random damage is tried by
+//! Damage to a session file. A changed, missing or added byte is never served as data. The version in the other slot
+//! survives where possible. A save over a damaged file, or its deletion, causes no panic. Random damage is tried by
 //! `tests/hammer`.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
@@ -30,8 +30,8 @@ fn a_flipped_bit_costs_at_most_the_version_it_is_in() {
             victim.check_load(&damaged, want, &context);
         }
     }
-    // All bits of the newer version, except those of its state and those that make it look like a newer
-    // format.
+    // Flips each bit of the newer version, except those of its state byte, and those with which it would look like a
+    // newer format.
     let of_newer_format = 15;
     assert_eq!(counts[Want::Older as usize], 8 * (victim.used(0).len() - 1) - of_newer_format);
     assert_eq!(counts[Want::NewerFormat as usize], 2 * of_newer_format);
@@ -64,7 +64,7 @@ fn damage_to_both_versions_is_damage_and_never_data() {
 fn larger_sessions_are_guarded_like_small_ones() {
     let victim = Victim::new(5000);
     assert_eq!(victim.slot_size(), 4 * SLOT_MIN);
-    // Every bit of the prefixes, and one bit of every fifth byte of the rest.
+    // Flips each bit of the slots' prefixes, and one bit in every fifth byte of the rest.
     let is_prefix = |at: usize| at % victim.slot_size() < PREFIX;
     let bits = (0..victim.whole.len() * 8).filter(|bit| is_prefix(bit / 8) || bit % 39 == 0);
     for bit in bits {
@@ -99,13 +99,14 @@ fn a_file_of_a_size_that_no_session_has_is_damage() {
     {
         victim.check(&longer(length), Want::Damaged, End::Delete, &|| format!("{length} bytes"));
     }
-    // Each half is a whole session file: slots are recognised by their place only.
+    // Each half of the result is a whole session file. Slots are found by their offset alone, so this is one file with
+    // other contents.
     let twice = victim.whole.repeat(2);
     victim.check(&twice, Want::Damaged, End::Delete, &|| "twice itself".into());
     victim.check(&[0; 4096], Want::Unknown, End::Delete, &|| "all zero".into());
 }
 
-/// A fixed sequence: the same garbage in every run.
+/// A pseudorandom sequence: the same garbage in every run.
 fn garbage(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     move || {
@@ -122,13 +123,13 @@ fn garbage_of_any_size_is_no_session() {
     for seed in 0..600 {
         let mut next = garbage(seed);
         let length = match seed % 4 {
-            // Sizes that a session file may have, and any others.
+            // The size is one that a session file may have, or any other.
             0 => [4096, 8192, 16_384][usize::try_from(next() % 3).unwrap()],
             _ => usize::try_from(next() % (16 * 1024 + 1)).unwrap(),
         };
         let mut bytes: Vec<u8> = std::iter::repeat_with(|| next().to_le_bytes()[3]).take(length).collect();
         if seed % 3 == 0 {
-            // Behind prefixes that are valid up to their checksum.
+            // The prefixes of both slots are valid except for their checksums.
             for slot in 0..2 {
                 let at = slot * length / 2;
                 let end = (at + PREFIX).min(length);
@@ -144,11 +145,11 @@ fn garbage_of_any_size_is_no_session() {
     }
 }
 
-/// A power cut in the middle of the next save.
+/// The file is as a power cut in the middle of a save leaves it.
 #[test]
 fn a_partial_save_leaves_the_version_before_it_served() {
     let victim = Victim::new(100);
-    // The next save wrote the first `length` bytes of the second slot.
+    // The interrupted save has written the first `length` bytes of the second slot.
     put(&victim.store, &victim.token, "next", Durability::PowerSafe).unwrap().unwrap();
     let next = fs::read(&victim.path).unwrap();
     let slot = victim.slot_size();
@@ -163,7 +164,7 @@ fn a_partial_save_leaves_the_version_before_it_served() {
         assert_eq!(load(&victim.store, &victim.token).unwrap().as_deref(), Some(want), "{length} bytes");
         let how = if length % 2 == 0 { Durability::PowerSafe } else { Durability::Relaxed };
         put(&victim.store, &victim.token, "healed", how).unwrap().unwrap();
-        // The torn slot is the one that was overwritten: both slots are valid now.
+        // The next save has overwritten the torn slot, so both slots are valid now.
         let healed = fs::read(&victim.path).unwrap();
         let kept = usize::from(is_whole);
         assert_eq!(healed[kept * slot..][8..PREFIX], torn[kept * slot..][8..PREFIX], "{length} bytes");
@@ -214,7 +215,7 @@ fn another_sessions_file_under_a_name_is_not_that_session() {
     }
 }
 
-/// Some backups are hard links.
+/// Some backup programs make hard links instead of copies.
 #[test]
 fn a_hard_link_elsewhere_disturbs_no_session() {
     let dir = directory_in_memory();
@@ -230,7 +231,8 @@ fn a_hard_link_elsewhere_disturbs_no_session() {
     }
     fs::hard_link(path_of(&root, saved.live.id), &backup).unwrap();
     assert!(store.delete(&saved.token).unwrap());
-    // Restored outside the library: an ended session stays ended, also for a link that shares the file.
+    // The backup is restored by another program. The session has ended, and stays ended: the backup is a link to the
+    // file that has the tombstone.
     fs::rename(&backup, path_of(&root, saved.live.id)).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap(), None);
 }
@@ -244,7 +246,7 @@ fn check_too_large<T: std::fmt::Debug>(result: Result<T, Error>, victim: &Victim
     assert_eq!(error.to_string(), want);
 }
 
-/// A sparse file of one tebibyte: reading it into memory would kill the process.
+/// The session file is a sparse file of a tebibyte. If it were read into memory, the process would be killed.
 #[test]
 fn a_huge_file_allocates_nothing_and_can_be_deleted() {
     let victim = Victim::new(100);
@@ -255,13 +257,13 @@ fn a_huge_file_allocates_nothing_and_can_be_deleted() {
         victim.store.rotate(&victim.token, &mut append_plus, &Durability::Relaxed.into()),
         &victim,
     );
-    // A logout does not depend on the content of the file.
+    // A logout succeeds whatever the file contains.
     victim.store.delete(&victim.token).unwrap();
     assert_eq!(load(&victim.store, &victim.token).unwrap(), None);
     assert!(!victim.path.exists());
 }
 
-/// Lowering an option does not make a session unreadable.
+/// If the option is set to a lower limit, larger sessions can still be read.
 #[test]
 fn a_file_is_read_whatever_the_record_limit_is_now() {
     let victim = Victim::new(5000);

@@ -1,10 +1,9 @@
-//! Every public method of the types that programs use in each handler has an example, which the documentation
-//! tests compile.
+//! Every public method of the types that programs use in each handler has an example, which the documentation tests
+//! compile.
 use std::fs;
 use std::path::Path;
 
-/// The public methods of this type in a source, each with whether its documentation has an example that is
-/// compiled.
+/// The public methods of this type in a source. For each, whether its documentation has an example that is compiled.
 fn methods(source: &str, of: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     let (mut inside, mut has_example, mut in_block) = (false, false, false);
@@ -23,7 +22,7 @@ fn methods(source: &str, of: &str) -> Vec<(String, bool)> {
             let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             found.push((name, has_example));
         }
-        // Another item begins: the documentation so far belongs to this one.
+        // Another item begins. The documentation before it belongs to that item.
         if !text.starts_with("//") && !text.starts_with("#[") {
             has_example = false;
         }
@@ -43,7 +42,7 @@ fn check(of: &str, files: &[&str], least: usize) {
 
 #[test]
 fn every_method_that_handlers_call_has_an_example() {
-    let session = ["mod", "dictionary", "save", "now", "rotate", "expiry", "destroy"];
+    let session = ["mod", "entries", "save", "now", "rotate", "expiry", "destroy"];
     let session = session.map(|file| format!("session/{file}.rs"));
     check("Session", &session.each_ref().map(String::as_str), 32);
     check("Lifetime", &["lifetime.rs"], 8);

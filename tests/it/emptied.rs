@@ -1,5 +1,5 @@
-//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working. A removal in the
-//! midst of operations is tried by `tests/hammer`.
+//! `rm -rf DIR/*` while servers run: all visitors are logged out, and the servers keep working. Removals during
+//! operations are tried by `tests/hammer`.
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::{
@@ -16,15 +16,15 @@ use std::time::{Duration, Instant, SystemTime};
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("serve in an emptied store", serve)];
 
 const RELAXED: Durability = Durability::Relaxed;
-/// How long a process may use its cache entries after the removal: it checks once a second. Without an
-/// invalidation a cache entry is trusted for a minute.
+/// The longest time for which a process may use its cache entries after the removal. It checks the generations file
+/// once a second; without that check, an entry would be used for a minute.
 const NOTICED: Duration = Duration::from_secs(10);
 
 fn options(watches: bool) -> FileStoreOptions {
     FileStoreOptions::new().sync_security_events(false).watch(watches)
 }
 
-/// Events that the store has reported.
+/// The events that the stores have reported.
 #[derive(Clone, Default)]
 struct Events(Arc<Mutex<Vec<String>>>);
 
@@ -54,7 +54,7 @@ fn remove(root: &Path, how: &str) {
     assert!(removed.success(), "{how}");
 }
 
-/// The usual command to empty a directory.
+/// Empties a directory with the usual shell command.
 fn empty(root: &Path) {
     remove(root, "rm -rf ./*");
 }
@@ -115,7 +115,7 @@ fn a_site_goes_on_after_its_store_was_emptied() {
                 }
             }
         }
-        // Another server joins.
+        // Another server starts.
         let later = start(&root, watches, &errors);
         let [a, b, c] = servers;
         let mut servers = [a, b, c, later];
@@ -143,7 +143,7 @@ fn a_site_goes_on_after_its_store_was_emptied() {
 
 type Operation = fn(&FileStore, &Token);
 
-/// Each operation is the first one that finds the store emptied.
+/// The operations. In each case, one of them is the first to find the store emptied.
 const OPERATIONS: [(&str, Operation); 9] = [
     ("load", |store, token| assert_eq!(shown(store, token), "absent")),
     ("save", |store, token| assert!(put(store, token, "y", RELAXED).unwrap().is_none())),
@@ -175,13 +175,14 @@ fn whatever_act_meets_an_emptied_store_makes_it_again() {
                 let context = format!("{name}, cache of {cache_bytes}, {how}");
                 let dir = directory_in_memory();
                 let events = Events::default();
-                // Cache entries are dropped at once, without waiting for a check.
+                // The cache entries of this store become invalid with that operation, although the clock stands still,
+                // so that no check is due.
                 let clock = Clock::manual(SystemTime::now());
                 let store =
                     events.options(false).cache_bytes(cache_bytes).clock(clock).open(dir.path()).unwrap();
                 let (token, other) = (create(&store), create(&store));
                 if name == "load" {
-                    // The id of a session that is not cached.
+                    // The operation uses the id of a session that is not cached.
                     remove(dir.path(), how);
                     assert!(store.load(&Token::parse(&"a".repeat(32)).unwrap()).is_ok(), "{context}");
                 } else {
@@ -213,7 +214,7 @@ fn a_removal_that_goes_on_after_the_recreation_is_no_error() {
     };
     let store = open();
     assert_eq!(remove_shard_of(&store).unwrap_err().kind(), ErrorKind::Io, "a single missing shard");
-    // The same after an opening that has recreated the store.
+    // The same, in a store whose opening has recreated the missing shards.
     let opened = open();
     empty(dir.path());
     create(&store);
@@ -239,7 +240,7 @@ fn no_shard_is_recreated_in_silence_after_an_opening() {
     assert_eq!(events.take(), want(r#""88", "99""#));
 }
 
-/// If no more shards are removed for some seconds, the removal has ended and has left some.
+/// If the number of shards has not changed for some seconds, the removal has ended, although it has left some.
 #[test]
 fn a_store_is_not_recreated_while_shards_are_left() {
     let dir = directory_in_memory();
@@ -249,7 +250,7 @@ fn a_store_is_not_recreated_while_shards_are_left() {
     let shard = file.parent().unwrap().file_name().unwrap().to_str().unwrap();
     remove(dir.path(), &format!("mv {shard} run; rm -rf ?? sessile.json; mv run/{shard} ."));
     let began = Instant::now();
-    // Some sessions belong to the shard that is left.
+    // Some of the new sessions belong to the shard that is left, and can be created.
     let mut refused = 0;
     while refused == 0 || !dir.path().join("sessile.json").exists() {
         if let Err(error) = store.create(&record("x"), RELAXED) {
@@ -271,7 +272,7 @@ fn a_shard_that_is_recreated_is_watched_again() {
     assert!(store.watch_error().is_none());
     for round in 0..3 {
         empty(dir.path());
-        // As soon as a load has checked the counters, which happens once a second.
+        // The other store notices it when a load checks the generations file, which happens once a second.
         let began = Instant::now();
         loop {
             let saved = store.create(&record("x"), RELAXED).unwrap();
@@ -299,7 +300,8 @@ fn a_program_that_is_to_make_nothing_makes_no_store_again() {
 
 #[test]
 fn a_store_that_is_only_read_makes_nothing_again() {
-    // A single shard with the parameters, too: a lock on `run` would be taken, and `run` made for it.
+    // In the second case one shard, `run` and the parameters file are missing. A store that may write would take a lock
+    // on `run`, and make that directory for it.
     for how in ["rm -rf ./*", "rm -rf 77 run sessile.json"] {
         let dir = directory_in_memory();
         drop(options(false).open(dir.path()).unwrap());

@@ -1,6 +1,5 @@
-//! The example programs as users run them: real processes that are killed with SIGKILL and restarted.
-//!
-//! The promise: acknowledged changes are there after the restart, under the cookie that the browser kept.
+//! The example programs as real processes that are killed with SIGKILL and restarted. The promise: after the restart,
+//! acknowledged changes are there, under the cookie that the browser has.
 use crate::support::client::{Browser, Client, Example, PATIENCE, Response};
 use crate::support::cookie_jar::Jar;
 use crate::support::texts::{files_in_shards, path_of};
@@ -10,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The parent of a store that does not exist yet: the program creates it.
+/// A new directory, and the path of a store in it that the program will create.
 fn fresh() -> (TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("sessions");
@@ -39,7 +38,7 @@ fn visits_goes_on_counting_after_a_kill() {
     browser.server = visits.server;
     check_visits(&mut browser, 6);
     assert_eq!(browser.jar.get("visits"), Some(&*id), "the same session");
-    // Another browser's visits are counted separately.
+    // The visits of two browsers are counted separately.
     check_visits(&mut Browser::new(visits.server), 1);
     visits.kill();
 }
@@ -52,7 +51,7 @@ fn visits_forgets_on_request_also_after_a_restart() {
     check_visits(&mut browser, 1);
     check_visits(&mut browser, 2);
     let forgotten = browser.jar.get("visits").unwrap().to_owned();
-    // The page with the button changes nothing.
+    // Loading the page with the button changes nothing. Only the button resets the count.
     let page = browser.get("/reset");
     assert!(page.text().contains(r#"<form method="post" action="/reset"><button>"#), "{}", page.text());
     assert_eq!(page.all("Set-Cookie"), [""; 0]);
@@ -86,7 +85,7 @@ fn visits_answers_a_page_it_does_not_have_without_a_session() {
     assert_eq!((page.status, page.all("Set-Cookie"), page.all("Vary")), (404, vec![], vec![]));
 }
 
-/// File of a browser's session.
+/// The path of the file of a browser's session.
 #[track_caller]
 fn file_of(dir: &Path, cookie: &str, browser: &Browser) -> PathBuf {
     let id = SessionId::parse(browser.jar.get(cookie).expect("a cookie")).unwrap();
@@ -102,11 +101,11 @@ fn check_vanishes(file: &Path) {
     }
 }
 
-/// A session that expires after a second is removed while others are served.
+/// Asserts that a session that expires after a second is removed from the disk while the program serves others.
 #[track_caller]
 fn check_sweeps(name: &str, store: impl Fn(&mut Browser), check_new: impl Fn(&mut Browser)) {
     let (_parent, dir) = fresh();
-    // A session of an hour from an earlier run.
+    // An earlier run of the program stores a session that lives for an hour.
     let example = Example::start_with(name, &dir, &["--age", "3600"]);
     let mut lives = Browser::new(example.server);
     store(&mut lives);
@@ -115,7 +114,7 @@ fn check_sweeps(name: &str, store: impl Fn(&mut Browser), check_new: impl Fn(&mu
 
     let example = Example::start_with(name, &dir, &["--age", "1", "--sweep-every", "1"]);
     let mut browser = Browser::new(example.server);
-    // It keeps serving after a sweep.
+    // The program keeps serving after a sweep.
     for _ in 0..2 {
         store(&mut browser);
         let dies = file_of(&dir, name, &browser);
@@ -196,7 +195,7 @@ fn shop_keeps_user_and_cart_after_a_kill() {
     thief.jar.put("shop", &guest);
     check_shop(&mut thief, "nobody yet", "nothing yet");
 
-    // Another user logs in on the same browser: the cart does not carry over.
+    // Another user logs in on the same browser, and gets an empty cart.
     check_moved_home(&browser.post("/login", &[("user", "Ben")]));
     check_shop(&mut browser, "Ben", "nothing yet");
     let logged_out = browser.jar.get("shop").unwrap().to_owned();
@@ -230,7 +229,7 @@ fn shop_escapes_what_visitors_type() {
     assert!(!browser.get("/").text().contains("<script"));
 }
 
-/// A page that describes the error, and links back.
+/// Asserts that a response is a page that describes an error and has a link back.
 #[track_caller]
 fn check_way_back(page: &Response, status: u16) {
     assert_eq!(page.status, status, "{}", page.text());
@@ -239,7 +238,7 @@ fn check_way_back(page: &Response, status: u16) {
     assert!(page.text().contains("<a href=\"/\">"), "no way back: {}", page.text());
 }
 
-/// Without this, a phone would render the page in a tiny font.
+/// Asserts that the page declares its width for small screens. Otherwise a phone would render it in a tiny font.
 #[track_caller]
 fn check_small_screens(page: &Response) {
     let viewport = "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">";
@@ -272,7 +271,7 @@ fn shop_refuses_bad_forms_and_goes_on() {
     }
     check_way_back(&browser.post("/cart", &[]), 411);
     check_way_back(&browser.post("/nowhere", &[("item", "a")]), 404);
-    // A body that is not a form, and one without a length.
+    // The body is not a form, or has no length.
     let cookie = browser.jar.header().unwrap();
     for (headers, body, status) in [
         ("Content-Type: text/plain\r\nContent-Length: 6\r\n", "item=a", 400),
@@ -289,7 +288,7 @@ fn shop_refuses_bad_forms_and_goes_on() {
         assert_eq!(client.receive().unwrap().status, status, "{headers}");
     }
     check_shop(&mut browser, "nobody yet", "apple");
-    // The cart has a limit; an item beyond it is dropped, not saved.
+    // The cart has a size limit. Items beyond it are dropped, and the others are saved.
     for n in 1..50 {
         check_moved_home(&browser.post("/cart", &[("item", &n.to_string())]));
     }
@@ -313,7 +312,7 @@ fn every_page_of_the_examples_suits_small_screens() {
     shop.kill();
 }
 
-/// A browser sends the cookies of 127.0.0.1 to each program on that host, whatever its port.
+/// A browser sends cookies of 127.0.0.1 to all programs on that host, whatever their ports.
 #[test]
 fn visits_and_shop_live_side_by_side_in_one_browser() {
     let [(_visits, visits_dir), (_shop, shop_dir)] = [fresh(), fresh()];
@@ -358,7 +357,7 @@ fn shop_apologises_with_a_way_back_when_its_store_is_gone() {
     let mut known = Browser::new(shop.server);
     check_moved_home(&known.post("/cart", &[("item", "apple")]));
     std::fs::remove_dir_all(&dir).unwrap();
-    // One session that cannot be loaded, and one that cannot be created.
+    // One request's session cannot be loaded, the other's cannot be created.
     let page = known.post("/cart", &[("item", "bread")]);
     check_way_back(&page, 500);
     assert!(

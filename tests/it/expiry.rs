@@ -1,5 +1,5 @@
-//! Expiry of sessions: deadlines, the saves that move them, their enforcement, and clocks that jump. No sweep runs
-//! here: expiry is decided when a session is read.
+//! Expiry of sessions: deadlines, the saves that move them, the refusal of expired sessions, and clocks that jump. No
+//! sweep runs here, because expiry is decided when a session is read.
 use crate::support::memory::{Call, Stage, on_every_storage, secs, start};
 use sessile::{
     Absent, Cookies, Durability, ErrorKind, Event, Expiry, Lifetime, Lookup, PublicId, Record, Renewal,
@@ -48,7 +48,7 @@ const NEARLY_AGE: Duration = Duration::from_micros(999_999_999);
 const TWO_WEEKS: Duration = secs(1_209_600);
 const MICRO: Duration = Duration::from_micros(1);
 
-/// A session saved now under `lifetime`, with one entry.
+/// Saves a session under `lifetime`, with one entry. Returns its token.
 fn stored(stage: &Stage, lifetime: &Lifetime) -> Token {
     stored_with(stage, lifetime, Expiry::Default)
 }
@@ -65,7 +65,7 @@ fn presented(stage: &Stage, lifetime: &Lifetime, token: &Token) -> Session {
     stage.sessions_living(lifetime.clone()).session([token.clone()])
 }
 
-/// One request that reads its session and is saved. Returns whether it found one.
+/// Runs a request that reads its session and saves it. Returns whether the session was live.
 fn visit(stage: &Stage, lifetime: &Lifetime, token: &Token) -> bool {
     let mut session = presented(stage, lifetime, token);
     let found = session.contains("n").unwrap();
@@ -73,7 +73,7 @@ fn visit(stage: &Stage, lifetime: &Lifetime, token: &Token) -> bool {
     found
 }
 
-/// A login is never refused because of the session that the request presented.
+/// Asserts that a login succeeds although the session that the request sent has expired. It makes a new session.
 #[track_caller]
 fn check_a_late_login_makes_a_new_session(stage: &Stage, lifetime: &Lifetime, token: &Token, age: Duration) {
     let mut session = presented(stage, lifetime, token);
@@ -139,7 +139,7 @@ fn the_renewal_decides_which_requests_move_the_deadline(stage: &Stage) {
         let sessions = sessions.with_lifetime(lifetime.clone()).unwrap();
         let token = stored(stage, lifetime);
         let before = stage.record(&token).deadline();
-        // In the middle of a lifetime, far beyond a renewal step.
+        // Half of the lifetime has passed, far more than the step after which a renewal is saved.
         stage.clock.advance(AGE / 2);
         let header = format!("session={}", token.expose());
         let mut visit = sessions.visit([&*header]);
@@ -171,7 +171,7 @@ fn the_renewal_decides_which_requests_move_the_deadline(stage: &Stage) {
     }
 }
 
-/// A request with the token, finished. Returns whether its response had a cookie.
+/// Runs a request with this token up to its response. Returns whether the response sends a cookie.
 fn finished(stage: &Stage, lifetime: &Lifetime, token: &Token, operation: fn(&mut Session)) -> bool {
     let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     let sessions = sessions.with_lifetime(lifetime.clone()).unwrap();
@@ -263,7 +263,7 @@ fn a_visitor_who_came_once_lives_for_the_first_age(stage: &Stage) {
     assert_eq!(session.remaining().unwrap(), secs(60), "as a save would store it");
     session.insert("n", 1).unwrap();
     session.save().unwrap();
-    // The same request goes on for a while.
+    // Ten seconds pass within the same request.
     stage.clock.advance(secs(10));
     session.insert("n", 2).unwrap();
     session.save().unwrap();
@@ -299,7 +299,7 @@ fn the_second_visit_of_any_kind_ends_the_first_age(stage: &Stage) {
         let due = stage.clock.now() + secs(60);
         assert_eq!(stage.record(&token).deadline(), due);
         stage.clock.advance(secs(59));
-        // Neither a request that does not use its session nor one that polls is a visit.
+        // A request that does not use its session is not a visit, nor is one that only polls.
         assert!(!finished(stage, &lifetime, &token, |_| ()));
         assert!(!finished(stage, &lifetime, &token, |s| {
             s.passive();
@@ -308,7 +308,7 @@ fn the_second_visit_of_any_kind_ends_the_first_age(stage: &Stage) {
         assert_eq!(stage.record(&token).deadline(), due);
         assert!(finished(stage, &lifetime, &token, operation), "the cookie has a new end: {number}");
         assert_eq!(stage.record(&token).deadline(), stage.clock.now() + AGE, "{number}");
-        // From now on it is a session as any other: a read is no activity.
+        // From now on, the session is treated like any other: a read does not count as activity.
         stage.clock.advance(AGE / 2);
         assert!(!finished(stage, &lifetime, &token, |s| assert!(s.contains("n").unwrap())));
     }
@@ -331,21 +331,21 @@ fn the_first_age_is_for_visitors_without_login_and_setting(stage: &Stage) {
     check(|s| s.set_expiry(Expiry::After(secs(9))), secs(9));
     check(|s| s.set_expiry(Expiry::After(secs(90))), secs(90));
     check(|s| s.set_expiry(Expiry::BrowserClose), secs(60));
-    // A login in the second request.
+    // In this case, the second request is a login.
     let token = check(|_| (), secs(60));
     stage.clock.advance(secs(5));
     let mut session = presented(stage, &lifetime, &token);
     session.login("ada").unwrap();
     session.save().unwrap();
     assert_eq!(session.remaining().unwrap(), AGE);
-    // A login in the first request, after a save.
+    // The first request is a login, after a save.
     let mut session = stage.sessions_living(lifetime).session([]);
     session.insert("n", 1).unwrap();
     session.save().unwrap();
     session.login("ada").unwrap();
     session.save().unwrap();
     assert_eq!(session.remaining().unwrap(), AGE);
-    // A first age that is longer than the age changes nothing.
+    // If the age for the first visit is longer than the usual age, it has no effect.
     let longer = Lifetime::new().age(AGE).first_age(2 * AGE);
     assert_eq!(stage.record(&stored(stage, &longer)).deadline(), stage.clock.now() + AGE);
 }
@@ -468,7 +468,7 @@ fn a_limit_that_is_introduced_later_counts_earlier_activity(stage: &Stage) {
     let idle = Lifetime::new().idle_limit(secs(600));
     let shorter = Lifetime::new().age(secs(600));
     for (lifetime, by_reading) in [(&idle, true), (&idle, false), (&shorter, false)] {
-        // Stored by a program that had no such limit, or a longer one; then the program was changed.
+        // The session was stored under a longer limit, or under none. Then the limit of the program was changed.
         let token = stored(stage, &Lifetime::new());
         for _ in 0..20 {
             stage.clock.advance(secs(300));
@@ -487,10 +487,10 @@ fn a_limit_that_is_introduced_later_counts_earlier_activity(stage: &Stage) {
 
 fn the_stored_deadline_is_the_earliest_of_all_limits(stage: &Stage) {
     let check = |lifetime: Lifetime, expiry: Expiry, expected: Duration| {
-        // At creation.
+        // The setting is applied when a session is created.
         let token = stored_with(stage, &lifetime, expiry);
         assert_eq!(stage.record(&token).deadline(), stage.clock.now() + expected, "{lifetime:?}, {expiry:?}");
-        // And at a merge, 100 seconds later, from the merged setting.
+        // The setting is also applied when a later request, after 100 seconds, merges its changes into the session.
         let token = stored(stage, &lifetime);
         stage.clock.advance(secs(100));
         let mut session = presented(stage, &lifetime, &token);
@@ -501,7 +501,7 @@ fn the_stored_deadline_is_the_earliest_of_all_limits(stage: &Stage) {
         let absolute = lifetime == Lifetime::new().absolute_limit(secs(3000)).idle_limit(secs(5000));
         let expected = if absolute { expected.min(secs(2900)) } else { expected };
         if matches!(expiry, Expiry::Default) {
-            // The setting is unchanged, and 100 seconds may be less than a step.
+            // The setting has not changed, and 100 seconds may be less than the step after which a renewal is saved.
             assert!(record.deadline() <= stage.clock.now() + expected);
         } else {
             assert_eq!(record.deadline(), stage.clock.now() + expected, "{lifetime:?}, {expiry:?}, merged");
@@ -546,7 +546,7 @@ fn a_custom_expiry_is_enforced_by_the_store_itself(stage: &Stage) {
     }
 }
 
-/// Settings that are over at once.
+/// Expiry settings that end a session at once.
 fn past(stage: &Stage) -> [Expiry; 6] {
     let now = stage.clock.now();
     [
@@ -555,7 +555,7 @@ fn past(stage: &Stage) -> [Expiry; 6] {
         Expiry::At(UNIX_EPOCH),
         Expiry::At(UNIX_EPOCH - secs(1)),
         Expiry::After(Duration::ZERO),
-        // Less than a store can tell from nothing.
+        // Less than a microsecond, which a store cannot tell from zero.
         Expiry::After(Duration::from_nanos(999)),
     ]
 }
@@ -584,7 +584,7 @@ fn a_setting_in_the_past_ends_the_session_at_the_save(stage: &Stage) {
             session.save().unwrap();
             assert_eq!(stage.stored(), 0);
         }
-        // Taken back before the save.
+        // The setting is changed back before the save.
         let token = stored(stage, &Lifetime::new());
         let mut session = stage.sessions().session([token.clone()]);
         session.set_expiry(expiry);
@@ -603,7 +603,7 @@ fn a_setting_in_the_past_stores_no_new_session(stage: &Stage) {
         session.set_expiry(expiry);
         session.save().unwrap();
         assert_eq!((session.token().unwrap(), stage.stored()), (None, 0), "{expiry:?}");
-        // One that was stored before the setting became known is ended.
+        // The session was stored before the request set this expiry. It ends with the save.
         session.update_now("n", add_one).unwrap();
         session.set_expiry(expiry);
         session.save().unwrap();
@@ -616,12 +616,12 @@ fn a_session_that_expires_between_load_and_save_is_gone(stage: &Stage) {
         |s| s.insert("n", 2).and_then(|()| s.save()),
         |s| s.update_now("n", add_one),
         |s| {
-            // A login makes a new session: see `logins`.
+            // The request makes no login, because a login would make a new session (see `logins`).
             s.rotate_id();
             s.save()
         },
         |s| {
-            // Not even a setting that would have prolonged it.
+            // A setting that would have prolonged the session does not bring it back.
             s.set_expiry(Expiry::After(TWO_WEEKS));
             s.save()
         },
@@ -636,7 +636,7 @@ fn a_session_that_expires_between_load_and_save_is_gone(stage: &Stage) {
     }
     let token = stored_with(stage, &Lifetime::new(), Expiry::After(secs(300)));
     check_a_late_login_makes_a_new_session(stage, &Lifetime::new(), &token, secs(300));
-    // A renewal that comes too late is no error, and no renewal.
+    // The session expires before it is renewed. That is no error, and it is not renewed.
     let lifetime = Lifetime::new().idle_limit(secs(300));
     let token = stored(stage, &lifetime);
     let mut session = presented(stage, &lifetime, &token);
@@ -652,7 +652,7 @@ fn the_setting_the_deadline_and_the_remaining_time_can_be_read(stage: &Stage) {
         assert_eq!(session.deadline().unwrap(), stage.clock.now() + left);
         assert_eq!(session.remaining().unwrap(), left);
     };
-    // Of a new session: as if it was saved now.
+    // The deadline of a new session: as if it was saved now.
     let mut session = stage.sessions().session([]);
     check(&session, Expiry::Default, TWO_WEEKS);
     session.set_expiry(Expiry::After(secs(300)));
@@ -661,10 +661,10 @@ fn the_setting_the_deadline_and_the_remaining_time_can_be_read(stage: &Stage) {
     check(&session, Expiry::After(secs(300)), secs(300));
     session.insert("n", 1).unwrap();
     session.save().unwrap();
-    // Of a stored one: as it is stored.
+    // The deadline of a stored session: as it is stored.
     stage.clock.advance(secs(10));
     check(&session, Expiry::After(secs(300)), secs(290));
-    // Of a new setting: as if it was saved now.
+    // The deadline after a new setting: as if it was saved now.
     let instant = Expiry::At(stage.clock.now() + secs(77));
     session.set_expiry(instant);
     check(&session, instant, secs(77));
@@ -676,7 +676,7 @@ fn the_setting_the_deadline_and_the_remaining_time_can_be_read(stage: &Stage) {
     check(&again, Expiry::BrowserClose, TWO_WEEKS);
     stage.clock.advance(TWO_WEEKS + secs(1));
     assert_eq!(again.remaining().unwrap(), Duration::ZERO, "read before, over now");
-    // An instant is kept as exactly as a store can keep it.
+    // An instant is kept to the microsecond, as a store can.
     let mut session = stage.sessions().session([]);
     let fine = stage.clock.now() + Duration::from_nanos(5_000_001_999);
     session.set_expiry(Expiry::At(fine));
@@ -691,7 +691,7 @@ fn the_deadline_that_is_read_is_the_one_that_a_save_stores(stage: &Stage) {
             for after in settings {
                 stage.clock.set(start());
                 let token = stored_with(stage, &lifetime, before);
-                // Less than any step.
+                // Ten seconds are less than any step after which a renewal is saved.
                 stage.clock.advance(secs(10));
                 let mut session = presented(stage, &lifetime, &token);
                 session.insert("n", 2).unwrap();
@@ -734,7 +734,7 @@ fn the_deadline_that_is_read_is_the_one_that_a_login_or_a_first_visit_stores(sta
                 if let Some(user) = user {
                     session.login(user).unwrap();
                 }
-                // The first visit, saved twice in its request.
+                // The first visit saves its session twice.
                 for _ in 0..2 {
                     let promised = session.deadline().unwrap();
                     session.save().unwrap();
@@ -752,12 +752,12 @@ fn the_deadline_that_is_read_is_the_one_that_a_login_or_a_first_visit_stores(sta
                 let mut session = presented(stage, lifetime, &token);
                 change(&mut session);
                 let promised = session.deadline().unwrap();
-                // The same setting again is no change of it.
+                // Setting the same expiry again is not a change.
                 let is_unchanged = ["nothing", "insert", "set_expiry"].contains(&name);
                 session.save().unwrap();
                 let token = session.token().unwrap().unwrap();
                 let stored = stage.record(&token).deadline();
-                // A save may renew the stored deadline besides.
+                // A save may renew the stored deadline, too.
                 assert!(
                     stored == promised || is_unchanged && stored > promised,
                     "{context}: {stored:?} {promised:?}"
@@ -818,7 +818,7 @@ fn settings_beyond_all_bounds_are_stored_as_the_longest_life(stage: &Stage) {
     }
 }
 
-/// Policies under which a session expires `AGE` after its last save, which is also its creation.
+/// Lifetimes under which a session expires `AGE` after its last save, which is also its creation.
 fn strict() -> [Lifetime; 3] {
     [Lifetime::new().age(AGE), Lifetime::new().idle_limit(AGE), Lifetime::new().absolute_limit(AGE)]
 }
@@ -834,7 +834,7 @@ fn a_stricter_policy_ends_sessions_at_their_next_load(stage: &Stage) {
         session.insert("m", 1).unwrap();
         session.save().unwrap();
         assert_ne!(session.token().unwrap(), Some(token.clone()), "and its id is not adopted");
-        // A setting of its own is not touched by another age, but is by a limit.
+        // If a session has an expiry setting of its own, another age does not change it, but a limit does.
         let long = stored_with(stage, &Lifetime::new(), Expiry::After(TWO_WEEKS));
         stage.clock.advance(AGE);
         let limited = lifetime != Lifetime::new().age(AGE);
@@ -847,7 +847,7 @@ fn a_stricter_policy_ends_sessions_inside_the_change(stage: &Stage) {
         |s| s.insert("n", 2).and_then(|()| s.save()),
         |s| s.update_now("n", add_one),
         |s| {
-            // A login makes a new session: see `logins`.
+            // The request makes no login, because a login would make a new session (see `logins`).
             s.rotate_id();
             s.save()
         },
@@ -910,7 +910,7 @@ fn a_clock_that_goes_backwards_makes_no_session_immortal(stage: &Stage) {
         (Lifetime::new().future_tolerance(secs(86_400)), secs(86_400)),
         (Lifetime::new().future_tolerance(secs(150_000)), secs(150_000)),
     ] {
-        // Created in the future; and created now, but touched in the future.
+        // A session created in the future, by the clock; and one created now, but last used in the future.
         for created in [Duration::ZERO, secs(200_000)] {
             stage.clock.set(start() + secs(200_000) - created);
             let token = stored(stage, &lifetime);
@@ -928,12 +928,12 @@ fn a_clock_that_goes_backwards_makes_no_session_immortal(stage: &Stage) {
             session.insert("m", 1).unwrap();
             session.save().unwrap();
             assert_ne!(session.token().unwrap(), Some(token.clone()));
-            // When the clock is corrected, a session that was not deleted is there again.
+            // When the clock is corrected, a session that was not deleted is live again.
             stage.clock.set(start() + secs(200_000));
             assert!(presented(stage, &lifetime, &token).contains("n").unwrap());
         }
     }
-    // Small jumps prolong nothing: a save while the clock is behind does not lengthen a lifetime.
+    // While the clock is behind, a save does not lengthen a session's lifetime.
     let lifetime = Lifetime::new().age(AGE);
     let token = stored(stage, &lifetime);
     let deadline = stage.record(&token).deadline();
@@ -962,11 +962,12 @@ fn a_clock_that_goes_backwards_under_a_request_saves_nothing(stage: &Stage) {
 }
 
 fn a_session_renewed_by_another_request_is_not_from_the_future(stage: &Stage) {
-    // A save reads the clock, and then may wait a minute for the lock, while other requests use the session.
+    // A save reads the clock, and may then wait up to a minute for the lock, while other requests use the session. So a
+    // last use in the near future is tolerated.
     for tolerance in [Duration::ZERO, MICRO, secs(1), secs(59), secs(60), secs(300)] {
         let lifetime = Lifetime::new().renewal_step_percent(0).future_tolerance(tolerance);
         let Ok(sessions) = stage.sessions().with_lifetime(lifetime.clone()) else {
-            // A tolerance out of bounds is refused; the default is within them.
+            // A larger tolerance is refused as out of bounds; the default is within them.
             assert!(tolerance < secs(300));
             continue;
         };
@@ -974,7 +975,7 @@ fn a_session_renewed_by_another_request_is_not_from_the_future(stage: &Stage) {
             |s| s.insert("m", 1).and_then(|()| s.save()),
             |s| s.update_now("m", add_one),
             |s| {
-                // A login makes a new session: see `logins`.
+                // The request makes no login, because a login would make a new session (see `logins`).
                 s.rotate_id();
                 s.save()
             },
@@ -1046,7 +1047,7 @@ fn a_save_reads_the_clock_once(stage: &Stage) {
         assert_eq!(record.timing().created == record.timing().touched, now_created);
     };
     check_login(true);
-    // And a new session by `update_now` is made of one reading as well.
+    // `update_now` also makes a new session with a single reading of the clock.
     let mut session = sessions.session([]);
     stage.rig.readings();
     session.update_now("n", add_one).unwrap();

@@ -1,6 +1,6 @@
-//! A failure of the file system is an error that says what was being done, to what, and why: never "no such
-//! session", never a half-done change, never a wait without end. Operations that worked before work again
-//! when the failure is over.
+//! Failures of the file system. Each is an error that names the operation, the file, and the cause; it is never
+//! reported as "no such session", never leaves half of a change, and never waits without end. When the failure is over,
+//! all operations work again.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::dice::Dice;
 use crate::support::planted::Planted;
@@ -27,7 +27,7 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("work on a full disk", work_on_
 const RELAXED: Durability = Durability::Relaxed;
 const POWER_SAFE: Durability = Durability::PowerSafe;
 
-/// A text that needs a larger file than the first one.
+/// A text for which the session needs a larger file than for its first one.
 fn big() -> String {
     "big".repeat(1000)
 }
@@ -36,7 +36,7 @@ fn create(store: &FileStore, text: &str) -> Saved {
     store.create(&record(text), POWER_SAFE).unwrap()
 }
 
-/// The message of the operating system, at the bottom of an error.
+/// The message of the operating system: the innermost cause of an error.
 pub(crate) fn cause(error: &Error) -> String {
     let mut cause = error.source().unwrap_or_else(|| panic!("no cause of {error:?}"));
     while let Some(deeper) = cause.source() {
@@ -52,7 +52,7 @@ fn check_error<T>(result: Result<T, Error>, kind: ErrorKind, text: &str, because
     assert_eq!(cause(&error), because, "{text}");
 }
 
-/// The result of every operation that saves, without the returned value.
+/// The result of every operation that saves, without its value.
 fn saves(store: &FileStore, token: &Token) -> [(&'static str, Result<(), Error>); 4] {
     [
         ("relaxed update", put(store, token, "new", RELAXED).map(drop)),
@@ -62,7 +62,7 @@ fn saves(store: &FileStore, token: &Token) -> [(&'static str, Result<(), Error>)
     ]
 }
 
-/// The same, and deletion.
+/// The result of every operation that saves, and of a deletion.
 fn writes(store: &FileStore, token: &Token) -> Vec<(&'static str, Result<(), Error>)> {
     let deletion = ("deletion", store.delete(token).map(drop));
     saves(store, token).into_iter().chain([deletion]).collect()
@@ -76,15 +76,15 @@ fn files(root: &Path) -> Vec<String> {
 
 // ----------------------------------------------------------------------------------------------- a full disk
 
-/// Runs a test again on a file system of this size: a small ext4 image, or, where there are no loop devices,
-/// memory.
+/// Runs a test again on a file system of this size: a small ext4 image, or a file system in memory where there are no
+/// loop devices.
 #[track_caller]
 pub(crate) fn again_on_small_disk(test: &str, bytes: u32, inodes: u32) {
     let dir = tempfile::tempdir().unwrap();
     again_on_small_disk_in(dir.path(), test, bytes, inodes);
 }
 
-/// The same, with the disk in a directory that has something beside it.
+/// The same, with the disk mounted in `dir`, beside which the test can have other files.
 #[track_caller]
 pub(crate) fn again_on_small_disk_in(dir: &Path, test: &str, bytes: u32, inodes: u32) {
     fs::create_dir(dir.join("disk")).unwrap();
@@ -107,13 +107,14 @@ fn check_full<T>(result: Result<T, Error>, operations: &[&str], reason: &str) {
     assert_eq!(cause(&error), "No space left on device (os error 28)");
 }
 
-/// The same on a disk without bytes and on one without inodes. `make_room` ends it.
+/// Fills a disk until it has no bytes, or no inodes, left, and checks all operations. Then calls `make_room`, and
+/// checks them again.
 #[track_caller]
 fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Saved)) {
     let root = store.path();
     let [small, large, spare] = ["old", &big(), "spare"].map(|text| create(store, text));
     let before = files(root).len();
-    // The last sessions that fit, and then the first that does not.
+    // Creates sessions until one does not fit.
     let mut fitting = 0;
     let error = loop {
         match store.create(&record("one more"), RELAXED) {
@@ -127,7 +128,7 @@ fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Save
     check_full(store.create(&record("x"), POWER_SAFE), &creating, reason);
     assert_eq!(files(root).len(), before + fitting, "what could not be made is left");
 
-    // A save that needs more room is refused, and the old version stands.
+    // A save that needs a larger file is refused, and the old version stays.
     let growing = [
         "make a larger file for session",
         "write the larger file for session",
@@ -141,7 +142,7 @@ fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Save
     }
     assert_eq!(files(root).len(), before + fitting, "a temporary file is left");
 
-    // A save that fits its file works as before.
+    // A save that fits into its file works as before.
     for round in 0..20 {
         for how in [RELAXED, POWER_SAFE] {
             let text = format!("round {round}, {how:?}");
@@ -171,7 +172,7 @@ fn on_a_disk_without_bytes_sessions_can_be_read_and_saved() {
         );
     };
     let store = FileStoreOptions::new().cache_bytes(0).open(disk.join("store")).unwrap();
-    // All but some hundred kilobytes.
+    // Fills all of the disk but some hundred kilobytes.
     let mut ballast = File::create(disk.join("ballast")).unwrap();
     while rustix::fs::statvfs(&disk).map(|stat| stat.f_bavail * stat.f_frsize).unwrap() > 300 << 10 {
         ballast.write_all(&[1; 16 << 10]).unwrap();
@@ -189,14 +190,14 @@ fn a_disk_without_inodes_says_so_and_deletes_make_room() {
             512,
         );
     };
-    // Room for the last steps, which make three files.
+    // Keeps room for the last steps of the test, which make three files.
     let reserve: Vec<PathBuf> = (0..3).map(|n| disk.join(format!("reserve {n}"))).collect();
     for path in &reserve {
         File::create(path).unwrap();
     }
     let store = FileStoreOptions::new().cache_bytes(0).open(disk.join("store")).unwrap();
     check_full_disk(&store, "no inodes left on the file system", |spare| {
-        // Logging out works on a full disk, and frees one.
+        // A logout works on a full disk, and frees the inode of its file.
         assert!(store.delete(&spare.token).unwrap());
         create(&store, "in its place");
         for path in &reserve {
@@ -205,7 +206,7 @@ fn a_disk_without_inodes_says_so_and_deletes_make_room() {
     });
 }
 
-/// All that is left, to the last block. Space that others give back meanwhile is taken as well.
+/// Fills the disk to the last block. If other processes free space meanwhile, fills that, too.
 pub(crate) fn fill_up(ballast: &mut File) {
     let mut size = 1 << 20;
     while size > 0 {
@@ -224,7 +225,7 @@ fn on_a_disk_that_fills_up_no_load_is_stale() {
     };
     let root = disk.join("store");
     let store = FileStore::open(&root).unwrap();
-    // Acknowledged saves are recorded beside the disk.
+    // The versions that were acknowledged are recorded in a file on another disk.
     let board = disk.with_file_name("board");
     let sessions = PROCESSES * OWN;
     let tokens: Vec<_> =
@@ -251,7 +252,7 @@ fn on_a_disk_that_fills_up_no_load_is_stale() {
     }
     ballast.set_len(0).unwrap();
     ballast.sync_all().unwrap();
-    // The next save of each succeeds, and is seen by all.
+    // The next save of each process succeeds, and all processes see it.
     say_to_all(&mut children, "there is room");
     hear_from_all(&children, "saved");
     say_to_all(&mut children, "look");
@@ -270,10 +271,10 @@ fn on_a_disk_that_fills_up_no_load_is_stale() {
     }
 }
 
-/// How many sessions each process saves, which all the others load.
+/// The number of sessions that each process saves. All other processes load them.
 const OWN: u64 = 5;
 
-/// Which version of each session was acknowledged last.
+/// A file with the last acknowledged version of each session.
 struct Board(File);
 
 impl Board {
@@ -294,12 +295,12 @@ impl Board {
     }
 }
 
-/// One of the processes.
+/// What one of the worker processes works with.
 struct AtWork {
     store: FileStore,
     board: Board,
     tokens: Vec<Token>,
-    /// The first of its own sessions.
+    /// The number of the first session that this process saves.
     own: u64,
     dice: Dice,
     in_place: u64,
@@ -320,7 +321,7 @@ impl AtWork {
         }
     }
 
-    /// Whether it was not refused; and if it was, then politely.
+    /// Returns the value of a success, and `None` for a refusal, which must be one of the expected errors.
     fn is_done<T>(&self, result: Result<T, Error>) -> Option<T> {
         let error = match result {
             Ok(done) => return Some(done),
@@ -332,7 +333,7 @@ impl AtWork {
         None
     }
 
-    /// One save of an own session; whether there was room.
+    /// Saves a session of this process. Returns whether there was room.
     fn save(&self, session: u64, bytes: usize, how: Durability) -> bool {
         let version = self.board.get(session) + 1;
         let mut change = |record: &mut sessile::Record| {
@@ -348,7 +349,7 @@ impl AtWork {
         saved.is_some()
     }
 
-    /// A session that comes, moves and goes; whether there was room.
+    /// Creates a session, rotates it and deletes it. Returns whether there was room.
     fn come_and_go(&self, how: Durability) -> bool {
         let record = versions::new(&self.store, 1, 1000);
         let Some(made) = self.is_done(self.store.create(&record, how)) else { return false };
@@ -364,7 +365,7 @@ impl AtWork {
         let session = self.own + self.dice.roll(OWN);
         let bytes = 1000 << self.dice.roll(4);
         let done = match self.dice.roll(8) {
-            // It may need a larger file.
+            // This save may need a larger file.
             0 => self.save(session, bytes, how),
             1..=3 => self.come_and_go(how),
             _ => {
@@ -427,7 +428,7 @@ fn work_on_a_full_disk(parent: &Parent) {
     }
 }
 
-/// With less and less room: at whichever step of the creation.
+/// The disk gets fuller with each round, so that the creation of the store fails at each of its steps.
 #[test]
 fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
     let Some(disk) = stage() else {
@@ -458,7 +459,7 @@ fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
         let mut ballast = File::create(disk.join("ballast")).unwrap();
         fill_up(&mut ballast);
         fs::remove_file(&reserve).unwrap();
-        // So that what was freed can be used.
+        // The file system frees the blocks of a removed file only after a sync.
         ballast.sync_all().unwrap();
         check_full(&root, room);
         let error = FileStore::open(&root).unwrap_err().to_string();
@@ -466,7 +467,7 @@ fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
         check_full(&old, room);
         ballast.set_len(0).unwrap();
         ballast.sync_all().unwrap();
-        // A store that was made in part is completed when there is room.
+        // A store that was partly made is completed when there is room.
         let store = FileStore::open(&root).unwrap();
         let saved = create(&store, "new");
         assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("new"));
@@ -478,7 +479,7 @@ fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
     assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
 }
 
-/// The counters are read in memory, and never written, since nothing is saved.
+/// The store maps the counters, which can be read on a read-only mount. It saves nothing, so it writes to none of them.
 #[test]
 fn a_read_only_mount_sees_saves_made_through_another_mount() {
     let Some(root) = stage() else {
@@ -513,7 +514,7 @@ fn a_read_only_mount_sees_saves_made_through_another_mount() {
     assert!(writer.delete(&token).unwrap());
     check(None);
     drop((readers, writer));
-    // Counters cannot be made here: a store that is only read needs none.
+    // The counters cannot be made on a read-only mount, and a read-only store needs none.
     fs::remove_file(root.with_file_name("writable").join("run/generations")).unwrap();
     let error = FileStore::open(&root).unwrap_err();
     assert_eq!(
@@ -546,7 +547,7 @@ fn a_read_only_file_system_allows_reads_only() {
     let Lookup::Live(live) = store.load(&token).unwrap() else { panic!("it was just there") };
     let path = path_of(&root, live.id);
     for (operation, result) in writes(&store, &token) {
-        // A file that cannot be opened for writing may still be removed, elsewhere.
+        // If a file cannot be opened for writing, a deletion tries to rename it, so its error is another one.
         let tried = if operation == "deletion" { "remove" } else { "open" };
         let text = format!("failed to {tried} session file `{}`", path.display());
         check_error(result, ErrorKind::Io, &text, read_only);
@@ -558,7 +559,7 @@ fn a_read_only_file_system_allows_reads_only() {
 
 // ------------------------------------------------------------------------------------- limits of the process
 
-/// The file store says how many descriptors it needs.
+/// The documentation of the file store says that each call needs up to four more descriptors.
 #[test]
 fn four_free_descriptors_are_enough_for_every_operation() {
     let Some(dir) = stage() else {
@@ -567,15 +568,15 @@ fn four_free_descriptors_are_enough_for_every_operation() {
         return again(name, dir.path());
     };
     let store = FileStoreOptions::new().cache_bytes(0).open(dir.join("store")).unwrap();
-    // The bucket of the hour in which they expire is open from the first one on.
+    // The first creation opens the bucket of the expiry index for this hour, and keeps it open.
     store.create(&record("first"), RELAXED).unwrap();
     let usual = getrlimit(Resource::Nofile);
-    // A limit is on the numbers, of which some are taken.
+    // The limit applies to the numbers of descriptors, some of which are in use.
     let is_free = |number: &u64| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err();
     let limit_with = |spare: usize| (0..).filter(is_free).nth(spare).unwrap();
     let mut failures = Vec::new();
     for spare in 0..=4 {
-        // One session for each operation; relaxed, so that a power-safe save has most to do.
+        // One session for each operation. They were saved relaxed, so that a power-safe save has the most work.
         let sessions: [Saved; 6] = std::array::from_fn(|_| store.create(&record("old"), RELAXED).unwrap());
         let tokens = sessions.map(|saved| saved.token);
         let made_before = files(store.path()).len();
@@ -669,7 +670,7 @@ fn a_record_beyond_a_limit_keeps_the_old_version() {
 
 // ----------------------------------------------------------------------- things in place of a session file
 
-/// Runs something that must not hang on a thread of its own.
+/// Runs `operation` on a thread of its own, and fails if it takes longer than five seconds.
 #[track_caller]
 fn within_five_seconds<R: Send + 'static>(what: &str, operation: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = mpsc::channel();
@@ -712,7 +713,7 @@ fn check_planted(planted: Planted, act_of_load: &str, because: &'static str) {
     assert_eq!(fs::read(&aside).unwrap(), original, "{planted:?} was followed");
     assert_eq!(files(&root).len(), 1, "{planted:?}");
 
-    // The session goes on when its file is back.
+    // The session can be used again when its file is back.
     if kind_before.is_dir() {
         fs::remove_dir(&place).unwrap();
     }
@@ -731,8 +732,7 @@ fn an_object_in_place_of_a_session_is_not_followed_nor_removed() {
     check_planted(Planted::Socket, "open session file", "No such device or address (os error 6)");
 }
 
-/// A store whose directory of one session (or all of them) is treated by `change`, and put right again
-/// afterwards.
+/// A store in which `change` is applied to the shard of one session, or to all shards, and undone at the end.
 struct Shards {
     dir: tempfile::TempDir,
     root: PathBuf,
@@ -753,7 +753,8 @@ impl Shards {
         path_of(&self.root, self.saved.live.id).parent().unwrap().to_owned()
     }
 
-    /// Every operation on the session is an error; the session is unharmed when its directory is back.
+    /// Asserts that every operation on the session is an error, and that the session is unchanged when its shard is
+    /// back.
     #[track_caller]
     fn check(&self, kind: ErrorKind, load_text: &str, load_because: &str, shard_because: &str) {
         check_error(self.store.load(&self.saved.token), kind, load_text, load_because);
@@ -775,7 +776,7 @@ impl Shards {
 
 const NO_SUCH_FILE: &str = "No such file or directory (os error 2)";
 
-/// As when a disk is not mounted: an error, where "unknown" would log all visitors out.
+/// As if the store's disk were not mounted. If the session counted as unknown, all visitors would be logged out.
 #[test]
 fn a_missing_shard_is_an_error_and_no_absent_session() {
     let shards = Shards::new();
@@ -785,7 +786,7 @@ fn a_missing_shard_is_an_error_and_no_absent_session() {
     shards.check(ErrorKind::Io, &text, NO_SUCH_FILE, NO_SUCH_FILE);
     fs::rename(&aside, &shard).unwrap();
     shards.check_unharmed();
-    // With its directory there, a session that is not is absent.
+    // If the shard is there and the file is not, the session is absent.
     let found = shards.store.load(&shards.saved.token).unwrap();
     let Lookup::Absent(Absent::NotFound(id)) = found else { panic!("{found:?}") };
     assert_eq!(id, shards.saved.live.id);
@@ -808,7 +809,7 @@ fn a_file_in_place_of_a_shard_directory_is_an_error() {
     shards.check_unharmed();
 }
 
-/// The links lead to the very same directories, so that following them would go unnoticed.
+/// The links lead to the very same directories, so no result would show that they were followed; the error does.
 #[test]
 fn a_link_in_place_of_a_shard_directory_is_not_followed() {
     let shards = Shards::new();
@@ -854,7 +855,7 @@ fn a_removed_directory_is_an_error_and_no_absent_session() {
     assert_eq!((error.kind(), &*cause(&error)), (ErrorKind::Io, NO_SUCH_FILE), "{error}");
 }
 
-/// The store is the directory that was opened, not whatever has its name now.
+/// A store uses the directory that was opened, even if another directory has its name now.
 #[test]
 fn a_store_keeps_to_the_directory_that_it_opened() {
     let shards = Shards::new();
@@ -892,35 +893,35 @@ fn a_forbidden_operation_names_the_file() {
     let text = |operation: &str| format!("failed to {operation} `{}`", path.display());
     let check_alive = |want: &str| assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(want));
 
-    // A file that must not be written is served all the same.
+    // A session file without write permission can be loaded.
     allow(&path, 0o400);
     for (_, result) in saves(&store, &saved.token) {
         check_error(result, ErrorKind::Io, &text("open session file"), denied);
         check_alive("old");
     }
-    // But it is ended when its visitor logs out, readable or not.
+    // A session is ended when its visitor logs out, even if its file cannot be written or read.
     for mode in [0o400, 0] {
         let other = create(&store, "other");
         allow(&path_of(&root, other.live.id), mode);
         assert!(store.delete(&other.token).unwrap());
         assert_eq!(load(&store, &other.token).unwrap(), None);
     }
-    // One that must not be read is not: and it is not absent.
+    // A session whose file cannot be read is an error, and not absent.
     allow(&path, 0);
     check_error(store.load(&saved.token), ErrorKind::Io, &text("open session file"), denied);
     allow(&path, 0o600);
 
-    // Nor in a directory that must not be entered.
+    // The same if the shard cannot be entered.
     allow(shard, 0);
     check_error(store.load(&saved.token), ErrorKind::Io, &text("open session file"), denied);
-    // In one where no name may change, what needs no new name works.
+    // In a shard in which no name can be changed, operations that need no new name work.
     allow(shard, 0o500);
     check_alive("old");
     put(&store, &saved.token, "new", POWER_SAFE).unwrap().unwrap();
     let grown = put(&store, &saved.token, &big(), RELAXED);
     check_error(grown, ErrorKind::Io, &text("make a larger file for session"), denied);
     check_alive("new");
-    // An end needs none either: a tombstone that is on the disk, whose file goes when it can.
+    // A deletion needs no new name either: the tombstone in the file is synced, and the file is removed later.
     assert!(store.delete(&saved.token).unwrap());
     assert_eq!(load(&store, &saved.token).unwrap(), None);
     assert_eq!(files(&root).len(), 1);

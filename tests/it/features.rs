@@ -1,12 +1,12 @@
-//! Features of our dependencies belong to the whole program: any crate of it may switch them on. A program that has
-//! done so is built and run here, with the versions of our lock file and without the network.
+//! If any crate of a program switches a feature of a dependency on, it is on for the whole program. This test builds
+//! and runs a program in which such features are on, with the versions of our lock file and without the network.
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 #[test]
 fn numbers_are_kept_or_refused_whatever_serde_json_can_do() {
-    // Without the first two, `serde_json` itself makes a float of a number in raw JSON.
+    // Without the first two features, `serde_json` itself turns a number in raw JSON into a float.
     for features in [r#""arbitrary_precision", "preserve_order", "raw_value""#, r#""raw_value""#] {
         check(features);
     }
@@ -37,7 +37,8 @@ sessile = {{ path = '{}' }}
     fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["run", "--offline", "--quiet"]).current_dir(&package);
-    // Beside the package: the build that runs this test may hold the lock of its own directory.
+    // The target directory is in the package: the build that runs this test may have the lock of its own target
+    // directory.
     let ran = cargo.env("CARGO_TARGET_DIR", package.join("target")).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success() && out == "all is well\n", "{out}{err}");

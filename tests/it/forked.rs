@@ -1,4 +1,4 @@
-//! A forked child that inherits an open store can neither use it nor harm its parent.
+//! A child that was forked while a store was open can neither use its copy of the store nor disturb the parent.
 use crate::support::rerun::{again, stage};
 use sessile::{Durability, ErrorKind, FileStore, FileStoreOptions, Lookup, Record, Result, Store, Verdict};
 use std::fs::File;
@@ -7,8 +7,8 @@ use std::time::Duration;
 #[test]
 fn a_forked_child_is_refused_every_call() {
     let Some(stage) = stage() else {
-        // In a separate process: the child of a process with many threads has only one of them, but all their
-        // locks.
+        // The test runs in a process of its own. The child of a process with many threads has only one of them, and a
+        // copy of all their locks.
         let dir = tempfile::tempdir().unwrap();
         let name = "forked::a_forked_child_is_refused_every_call";
         return again(name, dir.path());
@@ -31,7 +31,7 @@ fn a_forked_child_is_refused_every_call() {
             results.iter().all(|result| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Forked))
         });
         assert!(refused, "every call is refused, watched: {watch}");
-        // The child has dropped its copy of the store. The parent's is in use all the same, and works.
+        // The child has dropped its copy of the store. The parent's store is still open, and works.
         assert!(!is_free(), "watched: {watch}");
         assert!(matches!(store.load(&token).unwrap(), Lookup::Live(_)));
         assert!(store.delete(&token).unwrap());
@@ -44,15 +44,14 @@ fn a_forked_child_is_refused_every_call() {
 /// succeeded.
 #[expect(unsafe_code, reason = "there is no safe fork")]
 fn in_child(store: FileStore, operation: impl FnOnce(&FileStore) -> bool) -> (FileStore, bool) {
-    // SAFETY: no other thread of this process holds a lock (the test runs alone in it), and the child exits
-    // without returning from here.
+    // SAFETY: no other thread of this process holds a lock, because the test runs alone in it; and the child ends
+    // without returning from this function.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", std::io::Error::last_os_error()),
         0 => {
             let well = operation(&store);
             drop(store);
-            // SAFETY: exits the child at once, without running the exit handlers that the parent has
-            // registered.
+            // SAFETY: ends the child at once, without running the exit handlers that the parent has registered.
             unsafe { libc::_exit(i32::from(!well)) }
         }
         child => {

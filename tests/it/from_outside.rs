@@ -1,9 +1,7 @@
-//! Faults injected from outside: `strace` replaces results of system calls in a working process. The engine's
-//! own tests fail its calls in one module; here every call of the process fails, so none can bypass that
-//! module.
-//!
-//! They need `strace` and the permission to trace, so they are run by name: `cargo test --test it
-//! from_outside -- --ignored`.
+//! Faults injected from outside: `strace` replaces the results of system calls in a running process. The unit tests of
+//! the engine fail only the calls that pass the failpoint of `src/file/disk.rs`. Here any call of the process can fail,
+//! so none can bypass the tests. The tests need `strace` and the permission to trace processes, so they are run by
+//! name: `cargo test --test it from_outside -- --ignored`.
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, files_in_shards, load, put, record, text_of};
 use sessile::{
@@ -22,17 +20,17 @@ use std::time::{Duration, Instant};
 pub(crate) const WORKERS: &[(&str, Worker)] =
     &[("perform operations", perform_operations), ("log visitors in and out", log_in_and_out)];
 
-/// Time to start and stop a tracer on a busy machine.
+/// The time that starting or stopping `strace` may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn open(dir: &Path) -> FileStore {
-    // A cache in which no session fits: each load reads its file. (Without a cache it would also examine the log of
-    // cut-offs.)
+    // The cache is too small for any session, so each load reads the file. (A store with the cache switched off would
+    // also examine the log of cut-offs.)
     FileStoreOptions::new().watch(false).cache_bytes(1).open(dir).unwrap()
 }
 
-/// Performs the operation of each line on one session, and reports the error, the result, or the session's
-/// text.
+/// A worker process: performs the operation that each line names, on one session. Answers with the error, the result,
+/// or the session's text.
 fn perform_operations(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
     let shared = Arc::new(open(dir));
@@ -95,16 +93,16 @@ fn perform_operations(parent: &Parent) {
     }
 }
 
-/// Number of logouts that present an unknown id.
+/// The number of logouts with an unknown id.
 const STRANGERS: u32 = 1000;
 
-/// An id that the store did not generate.
+/// A token whose id this store has not made.
 fn stranger(n: u32) -> Token {
     let letters = (0..32).map(|at| if at < 30 { char::from(b'a' + (n >> (at % 32) & 1) as u8) } else { 'q' });
     Token::parse(&letters.collect::<String>()).unwrap()
 }
 
-/// Creates and ends sessions, fifty of each a second, until it is asked to stop.
+/// A worker process: creates and ends sessions, fifty of each a second, until it is told to stop.
 fn log_in_and_out(parent: &Parent) {
     let store = open(Path::new(parent.argument("DIR")));
     let is_over = Arc::new(AtomicBool::new(false));
@@ -124,7 +122,7 @@ fn log_in_and_out(parent: &Parent) {
     parent.report(visitors.join().unwrap());
 }
 
-/// Runs `operation` with a umask that creates files without write permission.
+/// Runs `operation` with a umask that removes the write permission of new files.
 fn masked<T>(operation: impl FnOnce() -> T) -> T {
     let mask = |mode| rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode));
     let usual = mask(0o277);
@@ -141,7 +139,7 @@ fn innermost(mut error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-/// A session at "old", whose other slot holds an older version.
+/// Creates a session with the text "old", whose other slot holds an older version.
 fn renewed(store: &FileStore) -> Token {
     let token = store.create(&record("ancient"), Durability::PowerSafe).unwrap().token;
     put(store, &token, "old", Durability::PowerSafe).unwrap().unwrap();
@@ -155,7 +153,7 @@ fn renamed(record: &mut Record) -> sessile::Result<Verdict> {
     Ok(Verdict::Write)
 }
 
-/// A tracer of a process; the process continues without it when it is dropped.
+/// An `strace` that traces a process. When it is dropped, the process continues without it.
 struct Tracer(std::process::Child);
 
 impl Tracer {
@@ -164,7 +162,7 @@ impl Tracer {
         strace.args(["-f", "-qq", "-p", pid]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
         let tracer = Self(strace.stderr(Stdio::null()).spawn().expect("strace is installed"));
         let threads = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
-        // A thread that has ended meanwhile has no status.
+        // The status of a thread that has ended meanwhile cannot be read.
         let is_traced = |task: &Path| {
             let status = fs::read_to_string(task.join("status"));
             status.map_or(true, |status| !status.lines().any(|line| line == "TracerPid:\t0"))
@@ -203,8 +201,8 @@ impl Actor {
         self.child.line()
     }
 
-    /// Checks the result of one operation while the results of these calls are replaced, and the text of the
-    /// session afterwards.
+    /// Performs one operation while `strace` replaces the results of calls as `injected` says. Checks the result, and
+    /// the session's text afterwards.
     #[track_caller]
     fn check(&mut self, operation: &str, injected: &str, done: &str, text: &str) {
         assert_eq!(self.say("begin"), "true");
@@ -214,7 +212,7 @@ impl Actor {
         assert_eq!([&*came_to, &*self.say("text")], [done, text], "{operation} with {injected}");
     }
 
-    /// The names of the operation's calls on files, and the full output of `strace`.
+    /// The names of the calls that an operation makes on files, and the whole output of `strace`.
     fn calls_of(&mut self, operation: &str, log: &Path) -> (String, String) {
         assert_eq!(self.say("begin"), "true");
         let tracer = Tracer::of(&self.pid, &["-o", log.to_str().unwrap(), "-e", "trace=%file,%desc"]);
@@ -223,8 +221,8 @@ impl Actor {
         let seen = fs::read_to_string(log).unwrap();
         fs::remove_file(log).unwrap();
         let words = seen.lines().filter_map(|line| line.split_once(' ')).map(|(_, call)| call.trim_start());
-        // Orders and reports use other descriptors; debug builds check whether a descriptor is open before
-        // they close it.
+        // The calls on other descriptors are left out, which receive the operations and send the results. So is the
+        // check of debug builds whether a descriptor is open before it is closed.
         let of_files = words.filter(|call| {
             !["read(0,", "write(1,", "<... ", "fcntl(", "+++", "---"]
                 .iter()
@@ -252,10 +250,10 @@ fn any_refusal_of_the_kernel_leaves_the_old_version_or_the_new() {
         ("save", "flock:error=ENOLCK:when=1", "Io", "old"),
         ("save", "pwritev:error=ENOSPC:when=1", "Full", "old"),
         ("save", "pwritev:error=EDQUOT:when=1+", "Full", "old"),
-        // The version is written, but other caches are not notified.
+        // The session is saved, and the write that invalidates the caches fails.
         ("save", "pwrite64:error=EIO:when=1", "InvalidationFailed", "new"),
         ("save safely", "pwritev:error=EROFS:when=1", "Io", "old"),
-        // Written again, to another file.
+        // After the failed sync, the session is written to a new file.
         ("save safely", "fdatasync:error=EIO:when=1", "true", "new"),
         ("save safely", "fdatasync:error=EIO:when=1+", "DurabilityUnknown", "old"),
         ("grow", "fdatasync:error=EIO:when=1", "Io", "old"),
@@ -270,14 +268,14 @@ fn any_refusal_of_the_kernel_leaves_the_old_version_or_the_new() {
         ("create masked", "fchmod:error=EPERM:when=1+", "Io", "old"),
         ("grow masked", "fchmod:error=EPERM:when=1+", "Io", "old"),
         ("end", "openat:error=EMFILE:when=1+", "Io", "old"),
-        // The file that is left has a tombstone.
+        // The file could not be removed, and has a tombstone, so the session has ended.
         ("end", "unlinkat:error=EACCES:when=1", "true", "absent"),
         ("end", "fdatasync,fsync:error=EIO:when=1+", "DurabilityUnknown", "absent"),
     ];
     for (operation, injected, done, text) in cases {
         actor.check(operation, injected, done, text);
     }
-    // The failed operations leave one session for each that succeeded, and the first one.
+    // Each operation that succeeded has left one session. The failed ones have left none beside the first session.
     actor.finish();
     let left = files_in_shards(dir.path());
     for path in &left {
@@ -335,7 +333,7 @@ fn what_a_signal_interrupts_is_done_again() {
     actor.finish();
 }
 
-/// Old kernels do not have the call, and some containers refuse it.
+/// `openat2` is missing in old kernels, and some containers forbid it.
 #[test]
 #[ignore = "needs strace"]
 fn without_openat2_files_are_opened_in_two_steps() {
@@ -358,14 +356,15 @@ fn without_openat2_files_are_opened_in_two_steps() {
     }
 }
 
-/// The engine's own tests count calls by name; these are all calls that the kernel sees.
+/// The unit tests of the engine count calls by the names of failpoints. This test counts all calls that the kernel
+/// sees.
 #[test]
 #[ignore = "needs strace"]
 fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
     let dir = directory_in_memory();
     let log = dir.path().join("log");
     let mut actor = Actor::start(&dir.path().join("store"));
-    // From now on the bucket of this hour is open.
+    // After this, the bucket of the current hour in the expiry index is open.
     assert_eq!((actor.say("begin"), actor.say("move")), ("true".into(), "true".into()));
     for (operation, calls) in [
         ("load", "openat2 pread64 close"),
@@ -397,8 +396,8 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
             "openat openat flock pread64 pwrite64 fdatasync pwrite64 statx statx statx unlinkat flock close close",
         ),
     ] {
-        // A save that held its lock for a millisecond or more, as a traced one may, checks whether it still
-        // holds it.
+        // A save that has held its lock for a millisecond or more, as under `strace`, also checks whether its file
+        // still has the name.
         let slow =
             calls.replacen("pwritev pwrite64 statx flock", "pwritev statx statx pwrite64 statx flock", 1);
         let slow =
@@ -407,7 +406,8 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
         loop {
             assert!(Instant::now() < until, "{operation} takes a millisecond each time");
             let (names, seen) = actor.calls_of(operation, &log);
-            // An invalidation more than a second after the last check of the counters' name checks it again.
+            // If the last check of the generations file was more than a second ago, an invalidation makes that check,
+            // too.
             let names = names.replacen("pwrite64 statx openat newfstatat close", "pwrite64 statx", 1);
             if names == calls {
                 break;
@@ -418,7 +418,7 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
     actor.finish();
 }
 
-/// A visitor without a login never makes the server wait, however busy the other processes are.
+/// A visitor who is not logged in never makes the server wait for the disk, however busy other processes keep it.
 #[test]
 #[ignore = "needs strace"]
 fn logouts_with_ids_that_are_not_there_only_look() {

@@ -1,26 +1,23 @@
-//! The sender of any hostile `Cookie` header is a new visitor.
-//!
-//! For each of the headers below: nothing panics, nothing is found, nothing is made or touched in the store by reading
-//! or logging out, and a session that is stored afterwards gets an id that the header had nothing to do with. Then the
-//! same bytes through real servers, which must answer or hang up, and serve the next visitor. Headers without a pattern
-//! are tried by `tests/hammer`.
+//! Hostile `Cookie` headers: a visitor who sends one is a new visitor. For each header below: no code panics, no
+//! session is found, and reading or logging out changes nothing in the store. A session that is stored afterwards gets
+//! an id that does not depend on the header. The same bytes are sent to real servers, which must answer or close the
+//! connection, and serve the next visitor. Random headers are tried by `tests/hammer`.
 use crate::support::client::{Browser, Client};
 use crate::support::hostile::{Site, check_fresh, may_bring, number_as_id, removes, various_headers};
 use crate::support::server::{self, Running};
 use sessile::{Cookies, Destroyed, Session};
 use std::collections::BTreeMap;
 
-/// The value of one `Cookie` line from an attacker that may know the victim's id, or the name of its file, or neither;
-/// but does not send the id as it is under the right name.
+/// The value of a `Cookie` line from an attacker. The attacker may know the victim's id, or the name of the victim's
+/// file, but does not send the unchanged id under the right name.
 fn hostile_headers(id: &str) -> Vec<String> {
     [various_headers(id), around_the_name(id)].concat()
 }
 
-/// The id under names that become ours when more than SP and HTAB is trimmed from them: browsers take such a name for
-/// one without a prefix, so that a subdomain may set it.
-///
-/// Other cookies stand around it, because `tiny_http` (and rouille above it) trims VT and FF from the ends of the whole
-/// header before we see it. Both close the connection on other bytes than ASCII; the front without a server sees them.
+/// The victim's id under names that would become our cookie's name if more than space and tab were trimmed from them. A
+/// browser takes such a name for one without a prefix, so a subdomain may set it. Other cookies are put around it,
+/// because `tiny_http` (and rouille above it) trims VT and FF from the ends of the whole header. Both close the
+/// connection if a header has other bytes than ASCII; the test without a server covers those.
 fn around_the_name(id: &str) -> Vec<String> {
     let space = |c: &char| c.is_whitespace() || c.is_control();
     let near = ('\0'..=char::MAX).filter(space).filter(|c| ![' ', '\t'].contains(c));
@@ -34,7 +31,7 @@ fn around_the_name(id: &str) -> Vec<String> {
     .collect()
 }
 
-/// No session of the store is found by this header, and the store does not change.
+/// Asserts that this header finds no session, and that the store does not change.
 fn check(site: &Site, header: &str) {
     let shown: String = header.chars().take(100).collect();
     let before = site.tree();
@@ -56,7 +53,7 @@ fn a_hostile_header_finds_makes_and_changes_nothing() {
     for header in &headers {
         check(&site, header);
     }
-    // The victim's session is as it was.
+    // The victim's session can still be used, and has not changed.
     let victim = site.sessions.visit([format!("session={}", site.id).as_str()]);
     assert_eq!(victim.user().unwrap().as_deref(), Some("victim"));
 }
@@ -90,7 +87,7 @@ fn a_hostile_logout_ends_nothing_and_removes_only_an_ids_cookie() {
     let site = Site::new(Cookies::plain_http());
     let before = site.tree();
     let mut removals = 0;
-    // A logout that presents an id as it is ends its session, however far behind.
+    // A logout with the victim's unchanged id ends the session, however many cookies stand before it.
     for header in hostile_headers(&site.id).iter().filter(|header| !may_bring(header, &site.id)) {
         let mut visit = site.sessions.visit([header.as_str()]);
         assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone, "{header:.100?}");
@@ -100,12 +97,12 @@ fn a_hostile_logout_ends_nothing_and_removes_only_an_ids_cookie() {
     assert_eq!(site.tree(), before);
 }
 
-/// The text of a page for the victim, and for all others.
+/// The page of the test server, with a different text for the victim than for all others.
 fn page(session: &Session) -> sessile::Result<String> {
     Ok(session.user()?.unwrap_or_else(|| "nobody".to_owned()))
 }
 
-/// Sends each header to a server as it is, one connection each; then the victim comes.
+/// Sends each header to a server without changes, on one connection each. Afterwards the victim is still served.
 fn check_server(site: &Site, server: &Running) {
     let before = site.tree();
     let mut answers = BTreeMap::new();
@@ -123,7 +120,7 @@ fn check_server(site: &Site, server: &Running) {
     for header in texts.chain(no_texts.map(<[u8]>::to_vec)) {
         let shown = String::from_utf8_lossy(&header[..header.len().min(100)]);
         let mut client = Client::connect(server.address);
-        // A server may hang up while we still talk, and may answer or hang up then.
+        // The server may answer, or close the connection, while the client is still sending.
         let sent = client.send([b"GET / HTTP/1.1\r\nHost: test\r\nCookie: ", &*header, b"\r\n\r\n"].concat());
         match sent.and_then(|()| client.receive()) {
             Ok(response) => {

@@ -1,10 +1,9 @@
-//! The headers of a response, for every operation of a handler: exact header pairs, without any
-//! server.
+//! The headers of a response for every operation of a handler: exact header pairs, without a server.
 //!
-//! The promise: `Vary` when the session was looked at; `Set-Cookie` only for a new token or a moved deadline, and a
-//! removal only for a logout that presented an id, or a session that ran out here; `no-store` beside every cookie and
-//! every failure, `private` beside a live session; nothing at all for a request that left its session alone. And
-//! whatever is printed on the way, the id is in none of it.
+//! The promises: `Vary` if the handler has looked at the session. `Set-Cookie` only for a new token or a moved
+//! deadline; it removes the cookie only after a logout that sent an id, or if the session has expired in this request.
+//! `no-store` beside every cookie and every failure, `private` beside a live session. Nothing at all for a request that
+//! left its session alone. And no text that is printed on the way contains the id.
 use crate::support::cookie_jar::{Jar, SetCookie};
 use crate::support::memory::files_but_moved;
 use crate::support::probe::{Call, Probe, quick_directory};
@@ -18,21 +17,22 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// So many seconds after the instant at which every session here is made: Tue, 14 Nov 2023 22:13:20 GMT.
+/// The time at which every session here is created (Tue, 14 Nov 2023 22:13:20 GMT), plus `seconds`.
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
 }
 
-/// A tenth of the default age of two weeks: a renewal is worth it from here on.
+/// A tenth of the default age of two weeks, in seconds. From here on, a renewal is saved.
 const STEP: u64 = 120_960;
 
 type Pair = (&'static str, &'static str);
-/// A pair of a response's headers.
+/// A name and value of a response's header.
 type Owned = (&'static str, Cow<'static, str>);
 const VARY: Pair = ("Vary", "Cookie");
 const PRIVATE: Pair = ("Cache-Control", "private");
 const NO_STORE: Pair = ("Cache-Control", "no-store");
-/// `NEW` stands for an id that was never seen before and that loads; `OLD` for the one that the request presented.
+/// A header with `NEW` in place of an id that was not seen before and can be loaded. `OLD` stands for the id that the
+/// request sent.
 const NEW: Pair = (
     "Set-Cookie",
     "session=NEW; HttpOnly; SameSite=Lax; Path=/; Max-Age=1209600; Expires=Tue, 28 Nov 2023 22:13:20 GMT",
@@ -50,7 +50,7 @@ const REMOVAL: Pair = (
     "session=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
 );
 
-/// A program's sessions, with everything a test needs to look behind them.
+/// The `Sessions` of a program, with its store, its clock and the events that it reported.
 struct Site {
     dir: TempDir,
     clock: Clock,
@@ -59,7 +59,7 @@ struct Site {
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-/// An event, kept.
+/// An event, with the data that it borrowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Created(PublicId),
@@ -82,7 +82,7 @@ impl Site {
         Self::in_store(cookies, lifetime, FileStoreOptions::new())
     }
 
-    /// One that sees changes of its files outside the library at once.
+    /// A site whose store has no cache, so that it sees changes of files by other programs at once.
     fn without_cache(lifetime: Lifetime) -> Self {
         Self::in_store(Cookies::plain_http(), lifetime, FileStoreOptions::new().cache_bytes(0))
     }
@@ -102,7 +102,7 @@ impl Site {
         Self { dir, clock, store, sessions, seen }
     }
 
-    /// A live session with one entry, made at [`at`]`(0)`; its token.
+    /// Creates a session with one entry at the time [`at`]`(0)`. Returns its token.
     fn session(&self) -> Token {
         self.session_with(|_| {})
     }
@@ -120,7 +120,7 @@ impl Site {
         token
     }
 
-    /// The names of a session's entries, as the next request sees them.
+    /// The names of a session's entries, as the next request reads them.
     fn names(&self, token: &Token) -> Vec<String> {
         self.sessions.visit([&*header(token)]).names().unwrap()
     }
@@ -140,7 +140,7 @@ impl Site {
         }
     }
 
-    /// How many sessions are stored, dead or alive.
+    /// The number of stored sessions, also of those that have ended.
     fn files(&self) -> usize {
         files_but_moved(&self.store.inner)
     }
@@ -149,8 +149,7 @@ impl Site {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
 
-    /// The headers with `OLD` and `NEW` in the place of ids, after finding that these are what they stand
-    /// for.
+    /// Replaces the ids in headers by `OLD` and `NEW`. Asserts first that they are what these names stand for.
     #[track_caller]
     fn masked(&self, headers: &[Owned], presented: Option<&Token>) -> Vec<Owned> {
         let has = |name: &str| headers.iter().any(|(n, _)| *n == name);
@@ -186,7 +185,7 @@ impl Seen {
     }
 }
 
-/// The token that a header gives to the browser.
+/// The token that a `Set-Cookie` header gives to the browser.
 fn token_of(sessions: &Sessions, name: &str, value: &str) -> Option<Token> {
     let value = value.split(';').next().filter(|_| name == "Set-Cookie")?.split_once('=')?.1;
     Token::parse(value).filter(|token| sessions.store().is_well_formed(token))
@@ -200,34 +199,34 @@ fn id_of(token: &Token) -> PublicId {
     PublicId::digest(token.expose().as_bytes())
 }
 
-/// An id of no session.
+/// An id that no session has.
 const UNKNOWN: &str = "abcdefghijklmnopqrstuvwxyz234567";
 
-/// The request's visitor.
+/// The cookie of a request.
 #[derive(Clone, Copy, Debug)]
 enum Visitor {
-    /// Without a cookie.
+    /// No cookie.
     Nobody,
-    /// With an id of no session.
+    /// The id that no session has.
     Stranger,
-    /// With a session, made just now.
+    /// The id of a session that was just created.
     Known,
-    /// With a session, made so many seconds ago.
+    /// The id of a session that was created this many seconds ago.
     After(u64),
 }
 use Visitor::{After, Known, Nobody, Stranger};
 
-/// One thing that a handler does.
+/// An operation of a handler on its session.
 #[derive(Clone, Copy, Debug)]
 enum Operation {
     Read,
     ReadUser,
     ReadDeadline,
-    /// Sets an entry that sessions here have to the value it has.
+    /// Sets the entry that the session has to its present value.
     InsertSame,
     Insert,
     InsertTooMuch,
-    /// Removes the one entry that sessions here have.
+    /// Removes the only entry of the session.
     Remove,
     RemoveMissing,
     Clear,
@@ -253,7 +252,7 @@ impl Operation {
             ReadDeadline => visit.deadline().map(drop),
             InsertSame => visit.insert("a", 1),
             Insert => visit.insert("b", 2),
-            // Each alone has room.
+            // Each value alone is within the limit; together they exceed it.
             InsertTooMuch => {
                 visit.insert("blob", "x".repeat(2500))?;
                 visit.insert("glob", "x".repeat(2500))
@@ -282,7 +281,7 @@ impl Operation {
     }
 }
 
-/// A request of this visitor, with a handler of these operations.
+/// Runs a request of this visitor, whose handler performs these operations.
 #[track_caller]
 fn arrive(site: &Site, visitor: Visitor, operations: &[Operation]) -> (Visit, Option<Token>) {
     let token = match visitor {
@@ -299,7 +298,7 @@ fn arrive(site: &Site, visitor: Visitor, operations: &[Operation]) -> (Visit, Op
     (visit, token)
 }
 
-/// The same, up to the response: its headers, of each status in turn.
+/// Runs such a request to its response, once for each status, and asserts the headers.
 #[track_caller]
 fn check(site: &Site, visitor: Visitor, operations: &[Operation], statuses: &[u16], want: &[Pair]) {
     for &status in statuses {
@@ -310,7 +309,7 @@ fn check(site: &Site, visitor: Visitor, operations: &[Operation], statuses: &[u1
     }
 }
 
-/// The same for a session that cannot be saved.
+/// Runs such a request whose session cannot be saved, and asserts the error and the headers.
 #[track_caller]
 fn check_unsaved(site: &Site, visitor: Visitor, operations: &[Operation], kind: ErrorKind, want: &[Pair]) {
     let (visit, token) = arrive(site, visitor, operations);
@@ -427,9 +426,9 @@ fn a_failed_request_saves_nothing_but_what_was_saved_explicitly() {
     check(&site, Known, &[Rotate, Save], ALL, &[VARY, NEW, NO_STORE]);
     check(&site, Nobody, &[UpdateNow], ALL, &[VARY, NEW, NO_STORE]);
     check(&site, Known, &[UpdateNow], ALL, &[VARY, PRIVATE]);
-    // Counted, and not renewed.
+    // The change is saved. The response has an error status, so the session is not renewed.
     check(&site, After(STEP), &[UpdateNow], BAD, &[VARY, PRIVATE]);
-    // Changes after the explicit save are lost.
+    // Changes after an explicit save are lost if the response is an error.
     let (visit, token) = arrive(&site, Known, &[Insert, Save, Update, Remove]);
     visit.finish(500).unwrap();
     assert_eq!(site.names(&token.unwrap()), ["a", "b"]);
@@ -459,25 +458,28 @@ fn a_logout_removes_the_presented_cookie_on_any_status() {
         &[Destroy, Read],
         &[Login, Save, Destroy],
         &[UpdateNow, Destroy],
-        // Made and ended in one request: the browser never had that one, but the presented one is dead.
+        // The request creates a session and ends it. The browser never had its id, but the id that it sent is dead,
+        // too.
         &[Destroy, UpdateNow, Destroy],
     ];
     for operations in endings {
         check(&site, Known, operations, ALL, &[VARY, REMOVAL, NO_STORE]);
     }
-    // Stored again: a new session, whose cookie replaces the old one.
+    // The handler stores something after the logout: a new session, whose cookie replaces the old one.
     check(&site, Known, &[Destroy, Insert], GOOD, &[VARY, NEW, NO_STORE]);
     check(&site, Known, &[Destroy, Insert], BAD, &[VARY, REMOVAL, NO_STORE]);
     check(&site, Known, &[Destroy, UpdateNow], ALL, &[VARY, NEW, NO_STORE]);
-    // An expiry that has passed ends the session when it is saved.
+    // An expiry setting that has passed ends the session when it is saved.
     for expiry in [Expiry::After(Duration::ZERO), Expiry::At(at(0)), Expiry::At(UNIX_EPOCH)] {
         check(&site, Known, &[Expire(expiry)], GOOD, &[VARY, REMOVAL, NO_STORE]);
         check(&site, Known, &[Expire(expiry)], BAD, &[VARY]);
     }
-    // Each state of the presented id …
+    // The request has sent an id, and the session may have been read or not, before or after the logout. In each case
+    // the cookie is removed.
     for operations in [&[Destroy][..], &[Read, Destroy], &[Destroy, Read, Destroy], &[UpdateNow, Destroy]] {
         check(&site, Stranger, operations, ALL, &[VARY, REMOVAL, NO_STORE]);
-        // … and never if none was: another site could log visitors out, past SameSite.
+        // If the request sent no id, the cookie is not removed. Otherwise another site could log visitors out, because
+        // its requests carry no `SameSite` cookie.
         check(&site, Nobody, operations, ALL, &[VARY]);
     }
     for value in ["", "A", "../x", &"a".repeat(33)] {
@@ -487,7 +489,7 @@ fn a_logout_removes_the_presented_cookie_on_any_status() {
     }
 }
 
-/// The first request has given the browser a new id, or is about to; the second must not leave it there.
+/// Another request has given the browser a new id, or is about to. The logout must remove it.
 #[test]
 fn a_logout_that_meets_a_rotation_removes_the_cookie() {
     for operation in [Rotate, Login, Destroy] {
@@ -496,15 +498,15 @@ fn a_logout_that_meets_a_rotation_removes_the_cookie() {
         let mut other = site.sessions.visit(header(&token.unwrap()).as_str());
         operation.on(&mut other).unwrap();
         other.finish(200).unwrap();
-        // A rotated session is ended; that of a login is not.
+        // A rotated session is ended. A session into which another request has logged in is not.
         let expected = if matches!(operation, Rotate) { Destroyed::Ended } else { Destroyed::WasGone };
         assert_eq!(visit.destroy().unwrap(), expected, "{operation:?}");
         assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, REMOVAL, NO_STORE]), "{operation:?}");
     }
 }
 
-/// A session that could not be ended has to be reachable, so that it can be tried again: also under an id of this
-/// request.
+/// If a session could not be ended, the browser keeps the cookie, so that the logout can be tried again. This holds for
+/// an id that this request has made, too.
 #[test]
 fn a_logout_that_failed_takes_no_cookie_away() {
     let site = Site::new();
@@ -518,7 +520,8 @@ fn a_logout_that_failed_takes_no_cookie_away() {
             Err(sessile::Error::new(ErrorKind::Io, "remove session file"))
         });
     };
-    // Of two sessions, the second stays: the first one's end removes nothing.
+    // The request sends two ids. Ending the first session does not remove the cookie, because the second session is
+    // alive.
     let tokens = [site.session(), site.session()];
     let lines = tokens.each_ref().map(header);
     let mut visit = site.sessions.visit(lines.iter().map(String::as_str));
@@ -528,7 +531,8 @@ fn a_logout_that_failed_takes_no_cookie_away() {
     assert_eq!(visit.finish(500).unwrap(), owned(&[VARY, NO_STORE]));
     assert_eq!(tokens.each_ref().map(|token| site.is_live(token)), [false, true]);
 
-    // The id that a login of this request gave is sent, or it would be out of reach.
+    // The login of this request has made a new id. It is sent although the logout failed, because otherwise no request
+    // could end that session.
     let (mut visit, token) = arrive(&site, Known, &[Login, Save]);
     fail_deletions(0);
     visit.destroy().unwrap_err();
@@ -558,8 +562,8 @@ fn a_failed_logout_promises_nothing_and_can_be_tried_again() {
     assert!(!site.is_live(&token));
 }
 
-/// The session may be gone although the logout failed: its last step is a sync. The second try finds nothing then,
-/// and the cookie goes all the same.
+/// The session may have ended although the logout failed, because the last step is a sync. A second logout finds
+/// nothing, and removes the cookie all the same.
 #[test]
 fn a_retried_logout_removes_the_cookie_of_an_ended_session() {
     let site = Site::new();
@@ -591,10 +595,10 @@ fn login_and_rotation_send_the_new_id_and_the_old_one_is_dead() {
         let next = site.sessions.visit([headers[1].1.split(';').next().unwrap()]);
         assert_eq!(next.user().unwrap().as_deref(), user);
         assert_eq!(next.get::<u32>("a").unwrap(), Some(1));
-        // When it is due, the deadline moves as well.
+        // If a renewal is due, the deadline moves, too.
         check(&site, After(STEP), &[operation], GOOD, &[VARY, NEW_A_STEP_LATER, NO_STORE]);
     }
-    // Else a rotated session keeps its deadline, and the new cookie has the remaining time.
+    // If not, a rotated session keeps its deadline, and the new cookie states the remaining time.
     let left = NEW.1.replace("Max-Age=1209600", "Max-Age=1209599").leak();
     check(&site, After(1), &[Rotate], GOOD, &[VARY, ("Set-Cookie", left), NO_STORE]);
 }
@@ -617,7 +621,7 @@ fn a_new_expiry_is_advertised_exactly() {
     let site = Site::new();
     let cases = [
         (Expiry::After(Duration::from_secs(300)), "; Max-Age=300; Expires=Tue, 14 Nov 2023 22:18:20 GMT"),
-        // Rounded up: the browser does not forget the session before the server does.
+        // `Max-Age` is rounded up, so that the browser does not drop the cookie before the session expires.
         (Expiry::After(Duration::from_millis(1500)), "; Max-Age=2; Expires=Tue, 14 Nov 2023 22:13:22 GMT"),
         (Expiry::At(at(86_400)), "; Max-Age=86400; Expires=Wed, 15 Nov 2023 22:13:20 GMT"),
         (Expiry::BrowserClose, ""),
@@ -628,7 +632,7 @@ fn a_new_expiry_is_advertised_exactly() {
         let new = [VARY, ("Set-Cookie", cookie("NEW")), NO_STORE];
         check(&site, Nobody, &[Insert, Expire(expiry)], GOOD, &new);
     }
-    // The setting it has: nothing to tell.
+    // The session has this setting already, so no cookie is sent.
     check(&site, Known, &[Expire(Expiry::Default)], GOOD, &[VARY, PRIVATE]);
 }
 
@@ -636,7 +640,7 @@ fn a_new_expiry_is_advertised_exactly() {
 fn max_age_and_expires_come_from_one_reading_of_the_clock() {
     let site = Site::new();
     let clock = site.clock.clone();
-    // Time passes with every reading of the clock: after a second one, Max-Age would be a second short.
+    // The clock moves with each reading. If the time were read twice, `Max-Age` would be a second less.
     site.store.before(move |call| {
         if call == Call::Now {
             clock.advance(Duration::from_secs(1));
@@ -734,7 +738,7 @@ fn a_changed_visit_that_is_dropped_unfinished_is_observed() {
         std::panic::catch_unwind(panics).unwrap_err();
         assert_eq!(failures(), [], "in a panic: {operation:?}");
     }
-    // Saved, and the browser does not learn where.
+    // The request saves its session and is dropped without a response, so the browser does not get the new id.
     for operation in [UpdateNow, Save] {
         drop(arrive(&site, Nobody, &[Insert, operation]).0);
         assert_eq!(failures(), unfinished, "{operation:?}");
@@ -755,7 +759,7 @@ fn a_changed_visit_that_is_dropped_unfinished_is_observed() {
 fn a_session_of_many_years_sends_its_cookie_again_each_30_days() {
     let years = Duration::from_secs(5_000 * 86_400);
     let lifetime = Lifetime::new().age(years).renewal(Renewal::OnRead);
-    // Also where no activity moves the deadline: browsers drop the cookie after 400 days.
+    // The cookie is also sent again if no activity moves the deadline, because browsers drop a cookie after 400 days.
     for (lifetime, max_age) in
         [(lifetime.clone(), 5_000 * 86_400), (lifetime.absolute_limit(years), 4_970 * 86_400)]
     {
@@ -785,7 +789,8 @@ fn a_change_of_browser_close_reaches_cookies_at_the_next_save() {
         assert_eq!(answer(true, Read), owned(&[VARY, PRIVATE]), "{save:?}");
         assert_eq!(answer(true, save), owned(&[VARY, bare, NO_STORE]), "{save:?}");
         assert_eq!(answer(true, Insert), owned(&[VARY, PRIVATE]), "once: {save:?}");
-        // Back again, by another entry: this one is there.
+        // The setting is off again, and the next change sends a cookie with dates. It sets another entry, because
+        // setting this one to its present value would be no change.
         assert_eq!(answer(false, TestCookie), owned(&[VARY, OLD_A_STEP_LATER, NO_STORE]), "{save:?}");
         assert_eq!(answer(false, Read), owned(&[VARY, PRIVATE]), "{save:?}");
     }
@@ -799,21 +804,21 @@ fn a_browser_bound_cookie_has_no_dates_and_no_renewals() {
     check(&site, Nobody, &[Insert], GOOD, &[VARY, bare, NO_STORE]);
     check(&site, Known, &[Login], GOOD, &[VARY, bare, NO_STORE]);
     check(&site, After(STEP), &[Rotate], GOOD, &[VARY, bare, NO_STORE]);
-    // The server renews; the browser has nothing to learn from it.
+    // The server renews the session. The browser's cookie has no date, so none is sent.
     for operation in [Read, Insert, UpdateNow] {
         check(&site, After(STEP), &[operation], GOOD, &[VARY, PRIVATE]);
         let (visit, token) = arrive(&site, After(STEP), &[operation]);
         visit.finish(200).unwrap();
         assert_eq!(site.deadline(&token.unwrap()), at(STEP + 1_209_600), "{operation:?}");
     }
-    // One session of a program whose others have dates.
+    // One session has no date in its cookie, in a program whose other sessions have dates.
     let site = Site::with(Cookies::plain_http(), Lifetime::new().renewal(Renewal::OnRead));
     let token = site.session_with(|visit| visit.set_expiry(Expiry::BrowserClose));
     site.clock.set(at(STEP));
     let mut visit = site.sessions.visit([&*header(&token)]);
     Read.on(&mut visit).unwrap();
     assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
-    // Back to the program's default: now there are dates to tell.
+    // The session gets the program's default again, so its cookie has dates now.
     let mut visit = site.sessions.visit([&*header(&token)]);
     visit.set_expiry(Expiry::Default);
     let headers = visit.finish(200).unwrap();
@@ -830,12 +835,13 @@ fn a_failed_save_sends_no_cookie_but_of_an_earlier_save() {
     check_unsaved(&site, Known, &[InsertTooMuch], refused, &[VARY, NO_STORE]);
     check_unsaved(&site, After(STEP), &[InsertTooMuch], refused, &[VARY, NO_STORE]);
     check_unsaved(&site, Known, &[Login, InsertTooMuch], refused, &[VARY, NO_STORE]);
-    // An id that exists already would be lost, and the browser would keep one that is dead.
+    // `UpdateNow` has created a session. Its id is sent although the later save fails, because otherwise no request
+    // could reach that session.
     check_unsaved(&site, Nobody, &[UpdateNow, InsertTooMuch], refused, &[VARY, NEW, NO_STORE]);
     check_unsaved(&site, Known, &[Destroy, InsertTooMuch], refused, &[VARY, REMOVAL, NO_STORE]);
 }
 
-/// Changes of the handler are lost, also if a later save succeeds: no cache may keep the response.
+/// Changes of the handler were lost, even if a later save succeeds. So no cache may keep the response.
 #[test]
 fn no_later_save_or_renewal_forgets_that_a_save_failed() {
     let eager = Lifetime::new().renewal(Renewal::EveryRequest);
@@ -850,7 +856,7 @@ fn no_later_save_or_renewal_forgets_that_a_save_failed() {
         });
     };
     for (visitor, failing) in [(Known, Call::Update), (Nobody, Call::Create)] {
-        // The renewal of a session that was due for none sends no cookie, which would say it as well.
+        // If no renewal was due, the response sends no cookie, so `no-store` can only come from the failed save.
         for later in [&[][..], &[Read], &[UpdateNow], &[Insert, Save]] {
             let (mut visit, token) = arrive(&site, visitor, &[]);
             fail_once(failing);
@@ -862,7 +868,7 @@ fn no_later_save_or_renewal_forgets_that_a_save_failed() {
             assert_eq!(headers.last(), Some(&owned(&[NO_STORE])[0]), "{visitor:?}, then {later:?}");
         }
     }
-    // Also where the store was not even reached for the save.
+    // The same if the save failed before it called the store.
     let (mut visit, _) = arrive(&site, Known, &[]);
     fail_once(Call::Load);
     UpdateNow.on(&mut visit).unwrap_err();
@@ -872,7 +878,7 @@ fn no_later_save_or_renewal_forgets_that_a_save_failed() {
     Save.on(&mut visit).unwrap_err();
     visit.discard_changes();
     assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, NO_STORE]));
-    // A renewal that sends no cookie: the browser keeps this one until it is closed.
+    // The renewal sends no cookie, because the browser keeps this one until it is closed.
     let token = site.session_with(|visit| visit.set_expiry(Expiry::BrowserClose));
     let deadline = site.deadline(&token);
     site.clock.set(at(STEP));
@@ -881,13 +887,13 @@ fn no_later_save_or_renewal_forgets_that_a_save_failed() {
     UpdateNow.on(&mut visit).unwrap_err();
     assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, NO_STORE]));
     assert!(site.deadline(&token) > deadline, "it was renewed");
-    // A renewal that fails loses nothing of the handler's.
+    // A failed renewal loses no change of the handler.
     let (visit, _) = arrive(&site, After(STEP), &[Read]);
     fail_once(Call::Update);
     assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
 }
 
-/// A handler uses its session, another request ends it, and the handler goes on.
+/// Runs a request whose session is ended by another request between two operations of the handler.
 #[track_caller]
 fn check_gone(site: &Site, before: &[Operation], after: &[Operation]) {
     let (mut visit, _) = arrive(site, After(STEP), before);
@@ -910,8 +916,8 @@ fn a_session_that_went_away_meanwhile_is_gone_without_a_cookie() {
     }
 }
 
-/// A save that moved the deadline has a cookie to send; then the session ends. That cookie would put a dead
-/// id over whatever the browser was given by the request that ended it.
+/// A save that moves the deadline has a cookie to send. If the session ends after that, the cookie is not sent: it
+/// would replace the cookie that the other request gave to the browser by a dead id.
 #[test]
 fn a_session_that_ends_after_a_save_is_gone_without_a_cookie() {
     let site = Site::new();
@@ -919,13 +925,13 @@ fn a_session_that_ends_after_a_save_is_gone_without_a_cookie() {
     check_gone(&site, &[Rotate, Save], &[Insert]);
     check_gone(&site, &[Login, Save], &[Insert]);
 
-    // The same where it is the handler that meets the end …
+    // The same if an operation of the handler finds that the session has ended.
     let (mut visit, token) = arrive(&site, After(STEP), &[Insert, Save]);
     site.store.inner.delete(&token.unwrap()).unwrap();
     assert_eq!(UpdateNow.on(&mut visit).unwrap_err().kind(), ErrorKind::Gone);
     assert_eq!(visit.discard(), owned(&[VARY, NO_STORE]));
 
-    // … or a renewal, which loses nothing else.
+    // The same if the renewal at the end of the request finds that the session has ended.
     let eager = Lifetime::new().renewal(Renewal::OnRead).renewal_step_percent(0);
     let site = Site::with(Cookies::plain_http(), eager);
     let (visit, token) = arrive(&site, After(STEP), &[Insert, Save]);
@@ -952,7 +958,7 @@ fn a_lost_renewal_is_nobodys_loss() {
     assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
     assert_eq!(site.seen(), []);
 
-    // Nor is one that the storage refuses, but the observer gets it.
+    // A renewal that the store refuses is reported to the observer only.
     let (visit, _) = arrive(&site, After(STEP), &[Read]);
     site.store.before(|call| match call {
         Call::Update => Err(sessile::Error::new(ErrorKind::Full, "save session")),
@@ -979,12 +985,12 @@ fn of_several_cookies_the_first_live_one_of_four_wins() {
     check(&[&format!("{}; x=y; {}", dead[0], live[2])], Some(2), 2);
     check(&["theme=dark", &dead[0], &format!("{}; {}", dead[1], dead[2]), &live[3]], Some(3), 4);
     check(&[&dead[0], &dead[1], &dead[2], &dead[3], &live[3]], None, 4);
-    // A value that cannot be an id costs no look-up; nor does a repeated one.
+    // Values that cannot be ids, and repeated values, are not looked up.
     check(&["session=; session=../x; session=A", "session=\"a\"", &dead[0], &live[4]], Some(4), 2);
     check(&[&dead[0], &dead[0], &dead[0], &dead[0], &dead[0], &live[5]], Some(5), 2);
 }
 
-/// A header of megabytes: its cost is bounded by the cookies that are read, not by those that are sent.
+/// A header of megabytes. Its cost is bounded by the number of cookies that are read, not by the number that is sent.
 #[test]
 fn a_header_of_62_500_cookies_cost_one_event_and_a_bounded_search() {
     let site = Site::new();
@@ -1103,7 +1109,7 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_public_id() {
     visit.destroy().unwrap();
     assert_eq!(site.seen(), [], "nothing was there to end");
 
-    // Refused tokens of a request.
+    // Tokens of a request that the library refuses.
     let brings = |cookie: &str| {
         let visit = site.sessions.visit([cookie]);
         Read.on(&mut { visit }).unwrap();
@@ -1116,19 +1122,19 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_public_id() {
     let token = site.session();
     site.clock.set(at(1_209_600));
     assert_eq!(brings(&header(&token)), [Seen::Expired(id_of(&token))]);
-    // Over by a policy that became stricter, while the store still holds it.
+    // The session has expired by a new, shorter lifetime, while the store still has it.
     let token = site.session();
     let strict = site.sessions.clone().with_lifetime(Lifetime::new().age(Duration::from_secs(60))).unwrap();
     site.clock.set(at(60));
     let visit = strict.visit([&*header(&token)]);
     assert_eq!(visit.get::<u32>("a").unwrap(), None);
     assert_eq!(site.seen(), [Seen::Expired(id_of(&token))]);
-    // Damaged behind our back.
+    // The session file was damaged by another program.
     let token = site.session();
     let name = id_of(&token).to_string();
     std::fs::write(site.dir.path().join(&name[..2]).join(&name[2..]), [0x5a; 4096]).unwrap();
     assert_eq!(brings(&header(&token)), [Seen::Damaged(id_of(&token))]);
-    // A setting that ends it.
+    // An expiry setting that ends the session.
     let token = site.session();
     let mut visit = site.sessions.visit([&*header(&token)]);
     visit.set_expiry(Expiry::At(UNIX_EPOCH));
@@ -1136,7 +1142,7 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_public_id() {
     assert_eq!(site.seen(), [Seen::Destroyed(id_of(&token))]);
 }
 
-/// Everything public that a program might print, with a session whose token is known.
+/// Prints every public type, for a session whose token is known to the test.
 #[test]
 fn the_id_is_in_no_text_that_the_library_makes() {
     let site = Site::without_cache(Lifetime::new());
@@ -1147,14 +1153,14 @@ fn the_id_is_in_no_text_that_the_library_makes() {
     let sessions =
         site.sessions.clone().with_observer(move |event| diary.lock().unwrap().push(format!("{event:?}")));
 
-    // A life, printed at every turn.
+    // All steps in the life of a session, printed after each.
     let mut visit = sessions.visit([]);
     UpdateNow.on(&mut visit).unwrap();
     let token = visit.token().unwrap().unwrap();
     said.push(format!("{visit:?} {sessions:?} {token:?}"));
     tokens.push(token.clone());
     InsertTooMuch.on(&mut visit).unwrap();
-    // A failed `unwrap` prints this.
+    // The text that a failed `unwrap` prints.
     let unsaved = visit.finish(200).unwrap_err();
     assert!(unsaved.headers.iter().any(|(_, value)| value.contains(token.expose())), "it carries the cookie");
     said.push(format!("{unsaved:?} {unsaved} {unsaved:#?}"));
@@ -1176,7 +1182,7 @@ fn the_id_is_in_no_text_that_the_library_makes() {
     said.push(format!("{created:?}"));
     tokens.push(created.token);
 
-    // Errors of every kind that knows a session: of its entries, of its end, of its file.
+    // Errors of every kind that names a session: in its entries, at its end, in its file.
     visit.insert("b", "text").unwrap();
     said.push(format!("{0:?} {0}", visit.get::<u32>("b").unwrap_err()));
     said.push(format!("{0:?} {0}", visit.get::<u32>("").unwrap_err()));
@@ -1204,7 +1210,7 @@ fn the_id_is_in_no_text_that_the_library_makes() {
     for text in &said {
         for token in &tokens {
             assert!(!text.contains(token.expose()), "the id is in {text}");
-            // Nor any part of it that would help.
+            // The texts have no part of the id either that would be of use.
             assert!(
                 !token
                     .expose()

@@ -1,5 +1,6 @@
-//! `kill -9` under a lock, and the marks that it leaves: the old version is there, no lock stays held, and the next
-//! save is as safe as its caller asked. Kills at any instant are tried by `tests/hammer`.
+//! Processes that are killed (`kill -9`) while they hold a lock, and the flags that they leave in the session file. The
+//! old version is there afterwards, no lock stays held, and the next save is as safe as its caller asked for. Kills at
+//! any instant are tried by `tests/hammer`.
 use crate::processes::{Operation, files, holder};
 use crate::support::versions;
 use sessile::{Durability, FileStore, FileStoreOptions, PublicId, Store, Token};
@@ -14,8 +15,8 @@ fn id_of(token: &Token) -> PublicId {
     PublicId::digest(token.expose().as_bytes())
 }
 
-/// A store without a cache, which returns the state of the files: a killed writer may not have invalidated
-/// its last save.
+/// Opens a store without a cache, which returns what the files contain: a killed process may not have invalidated its
+/// last save.
 fn open_without_cache(dir: &Path) -> FileStore {
     FileStoreOptions::new().lock_wait(Duration::from_secs(20)).cache_bytes(0).open(dir).unwrap()
 }
@@ -34,7 +35,7 @@ fn check_killed_holder(operation: Operation) {
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
     let holder = holder(&dir, &held, operation);
     thread::scope(|scope| {
-        // Waits like another process: it polls for the lock while the holder is killed.
+        // This thread waits as another process would: it polls for the lock while the holder is killed.
         let waiter = scope.spawn(|| versions::save(&store, &held, 1, 10, Durability::OfStore));
         thread::sleep(Duration::from_millis(20));
         assert_eq!(
@@ -50,15 +51,15 @@ fn check_killed_holder(operation: Operation) {
     assert!(operation.run(&store, &held, || {}).unwrap().is_some(), "{operation:?}");
 }
 
-/// Flags of a slot's state byte, and where it is: see `docs/format.md`.
+/// Flags of a slot's state byte, and the offset of that byte: see `docs/format.md`.
 const DATA_SYNCED: u8 = 1;
 const NAME_SYNCED: u8 = 2;
 const RETIRING: u8 = 4;
 const STATE_AT: usize = 7;
 const SLOT: usize = 2048;
 
-/// A killed writer may leave any of these flags in the newest slot. The next save must not assume more than
-/// they state, and must not set flags for syncs it did not make.
+/// A killed process may leave any of these flags in the newest slot. The next save must rely only on syncs that the
+/// flags state, and must not set flags for syncs that it did not make.
 #[test]
 fn a_power_safe_save_after_a_kill_ends_synced() {
     let dir = TempDir::new().unwrap();
@@ -77,7 +78,7 @@ fn check_state(store: &FileStore, left: u8, how: Durability, want: u8) {
     versions::save(store, &token, 1, 10, Durability::Relaxed);
     let id = id_of(&token).to_string();
     let path = store.path().join(&id[..2]).join(&id[2..]);
-    // The second version is in the second slot, the third will be in the first.
+    // The second version is in the second slot. The third one will be in the first slot.
     File::options().write(true).open(&path).unwrap().write_all_at(&[left], (SLOT + STATE_AT) as u64).unwrap();
     versions::save(store, &token, 2, 10, how);
     let bytes = std::fs::read(&path).unwrap();

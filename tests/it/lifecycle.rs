@@ -1,5 +1,5 @@
-//! From the first save to the end: unknown ids are never adopted, ids move on request, concurrent saves merge by entry,
-//! an ended session stays ended, and a failed save can be tried again.
+//! The life of a session from its first save to its end. Unknown ids are never adopted. Ids change on request.
+//! Concurrent saves are merged by entry. An ended session stays ended. A failed save can be tried again.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
@@ -66,7 +66,7 @@ on_every_storage! {
     every_step_of_a_life_is_observed_by_digest,
 }
 
-/// A session of another request, saved.
+/// Saves a session with these entries by another request. Returns its token.
 pub(super) fn stored(stage: &Stage, entries: &Json) -> Token {
     let mut session = stage.others().session([]);
     for (name, value) in entries.as_object().unwrap() {
@@ -76,7 +76,7 @@ pub(super) fn stored(stage: &Stage, entries: &Json) -> Token {
     session.token().unwrap().unwrap()
 }
 
-/// The session of a watched request, loaded.
+/// The session of a request that the test observes. It is loaded.
 pub(super) fn loaded(stage: &Stage, token: &Token) -> Session {
     let session = stage.sessions().session([token.clone()]);
     assert!(session.token().unwrap().is_some());
@@ -85,7 +85,7 @@ pub(super) fn loaded(stage: &Stage, token: &Token) -> Session {
     session
 }
 
-/// Another request on a session, from its first byte to its last.
+/// Runs another request on a session, from its beginning to its end.
 pub(super) fn elsewhere<R>(
     sessions: &Sessions,
     token: &Token,
@@ -119,7 +119,7 @@ fn panics(run: impl FnOnce()) {
 /// A change that a request may make, with its name.
 pub(super) type Operation = (&'static str, fn(&mut Session));
 
-/// The possible ends of a request, with a name each.
+/// A way in which a request ends, with its name.
 type End<S> = (&'static str, fn(S));
 
 const OPERATIONS: [Operation; 8] = [
@@ -214,7 +214,7 @@ fn changes_that_come_to_nothing_leave_nothing(stage: &Stage) {
         session.save().unwrap();
         assert_eq!(session.token().unwrap(), None, "{name}");
         assert_eq!(stage.stored(), 0, "{name}");
-        // And it is over: a later change does not bring an earlier one with it.
+        // The pending changes are dropped: a later change does not save an earlier one.
         session.insert("m", 1).unwrap();
         session.save().unwrap();
         let token = token_of(&session);
@@ -243,7 +243,7 @@ fn the_first_live_token_of_four_is_the_session(stage: &Stage) {
     let one = dead();
     check(&[&one, &one, &one, &one, &first], Some(1), 2);
     check(&[&malformed, &malformed, &malformed, &malformed, &first], Some(1), 1);
-    // A session that is found behind a dead token is saved where it was.
+    // The request sends the id of an ended session before that of a live one. The changes are saved in the live one.
     let mut session = stage.sessions().session([dead(), first.clone()]);
     session.insert("n", 3).unwrap();
     session.save().unwrap();
@@ -290,7 +290,7 @@ fn a_malformed_token_never_reaches_the_store(stage: &Stage) {
 }
 
 fn a_save_does_not_resurrect_a_destroyed_session(stage: &Stage) {
-    // A login is not lost with the session: see `logins`.
+    // Logins are left out: a login makes a new session if the old one has ended (see `logins`).
     for (name, operation) in OPERATIONS.into_iter().filter(|(name, _)| !["login", "all"].contains(name)) {
         for in_the_middle in [false, true] {
             let token = stored(stage, &json!({ "n": 1 }));
@@ -393,7 +393,7 @@ fn destroy_ends_every_presented_session_at_once(stage: &Stage) {
         assert_eq!(stage.stored(), 1);
         elsewhere(&stage.others(), &tokens[32], |s| s.destroy().unwrap());
     }
-    // Without having looked at it, too.
+    // The same if the request has not read the session.
     let token = stored(stage, &json!({ "n": 1 }));
     let mut session = stage.sessions().session([token.clone()]);
     session.destroy().unwrap();
@@ -422,14 +422,14 @@ fn destroy_says_whether_a_live_session_was_there(stage: &Stage) {
     let mut session = loaded(stage, &token);
     elsewhere(&stage.others(), &token, |s| s.login("ada").unwrap());
     assert_eq!(session.destroy().unwrap(), Destroyed::WasGone, "moved since it was read");
-    // A failed attempt may have done it.
+    // A first, failed attempt may have ended the session.
     let token = stored(stage, &json!({ "n": 1 }));
     let mut session = loaded(stage, &token);
     stage.rig.fail(Call::Delete, 0);
     session.destroy().unwrap_err();
     stage.second.delete(&token).unwrap();
     assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
-    // Made by this request.
+    // The session was created by this request.
     let mut session = stage.sessions().session([]);
     session.update_now("n", add_one).unwrap();
     assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
@@ -532,8 +532,8 @@ fn destroy_ends_a_session_that_the_request_made_or_moved(stage: &Stage) {
     session.destroy().unwrap();
     assert_eq!(stage.stored(), 0, "a session that was presented and moved");
 
-    // The cookie of a session that the browser presented is removed, also if the session was moved since; else it
-    // stays.
+    // The cookie is removed if the browser sent the id of that session, even if the session was moved since. Otherwise
+    // it stays.
     let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     for presented in [true, false] {
         let header = presented.then(|| format!("session={}", stored(stage, &json!({ "n": 1 })).expose()));
@@ -608,7 +608,7 @@ fn rotate_id_moves_the_session_when_it_is_saved(stage: &Stage) {
         assert_eq!(token_of(&session), new, "once");
         session.destroy().unwrap();
     }
-    // A request that is not saved has not rotated.
+    // If a request is not saved, its rotation does not happen.
     let token = stored(stage, &json!({ "n": 1 }));
     let mut session = loaded(stage, &token);
     session.rotate_id();
@@ -701,7 +701,7 @@ fn login_moves_the_session_and_records_the_user(stage: &Stage) {
     again.clear();
     again.save().unwrap();
     assert_eq!(again.user().unwrap().as_deref(), Some("ada"), "a user is no entry");
-    // A `rotate_id` before or after is the same rotation.
+    // A second `rotate_id`, before or after, is part of the same rotation.
     again.rotate_id();
     again.login("ada").unwrap();
     again.rotate_id();
@@ -732,7 +732,7 @@ fn login_keeps_an_anonymous_visitors_entries(stage: &Stage) {
     assert_eq!(entries(stage, &token_of(&session)), json!({ "cart": ["apple"], "seen": 1 }));
 }
 
-/// A session in which `user` is logged in.
+/// Saves a session in which `user` is logged in. Returns its token.
 pub(super) fn stored_for(stage: &Stage, user: &str, entries: &Json) -> Token {
     let token = stored(stage, entries);
     let mut session = stage.others().session([token]);
@@ -766,7 +766,7 @@ fn login_of_another_user_drops_the_first_ones_entries(stage: &Stage) {
         assert_eq!(stage.record(&new).user(), Some("bob"));
         stage.check_absent(&token);
     }
-    // Changes of the first one in this request are dropped as well, stored or not.
+    // Changes that this request made for the first user are dropped as well, saved or not.
     let token = stored_for(stage, "ada", &json!({ "secret": 1 }));
     let mut session = loaded(stage, &token);
     session.update_now("counted", add_one).unwrap();
@@ -774,7 +774,7 @@ fn login_of_another_user_drops_the_first_ones_entries(stage: &Stage) {
     session.login("bob").unwrap();
     session.save().unwrap();
     assert_eq!(entries(stage, &token_of(&session)), json!({}));
-    // Also when the first one comes back, and when the first one has not been saved yet.
+    // The same if the first user logs in again afterwards, and if the first user's login was not saved yet.
     let token = stored_for(stage, "ada", &json!({ "secret": 1 }));
     let mut session = loaded(stage, &token);
     session.login("bob").unwrap();
@@ -806,7 +806,7 @@ fn login_of_another_user_drops_the_expiry_setting_of_the_first_one(stage: &Stage
             (record.timing().expiry, record.deadline()),
             (Expiry::Default, stage.clock.now() + secs(1_209_600))
         );
-        // The same user's setting survives, and so does one of the new user.
+        // An expiry setting is kept if the user is the same, and if the new user has made it.
         session.set_expiry(remember_me);
         session.login("bob").unwrap();
         session.save().unwrap();
@@ -830,7 +830,7 @@ fn login_of_another_user_drops_the_entries_at_the_save(stage: &Stage) {
     session.save().unwrap();
     assert_eq!(entries(stage, &token_of(&session)), json!({ "after": 1 }));
 
-    // In a storage where a login does not end the old token: the user is looked up at the merge.
+    // In a store where a login does not end the old token, the user is compared when the changes are merged.
     let token = stored(stage, &json!({ "n": 1 }));
     let mut session = loaded(stage, &token);
     session.login("bob").unwrap();
@@ -902,7 +902,7 @@ fn login_restarts_the_absolute_limit_and_rotation_does_not(stage: &Stage) {
     stage.check_absent(&token);
 }
 
-/// Runs a script: `n=2` inserts, `-n` removes, `n+1` and `n*3` update, `n++` updates now, `clear`
+/// Runs a script of changes: `n=2` inserts, `-n` removes, `n+1` and `n*3` update, `n++` updates at once, `clear`
 /// clears.
 fn play(session: &mut Session, script: &str) {
     for word in script.split_whitespace() {
@@ -945,7 +945,7 @@ fn concurrent_saves_merge_by_entry(stage: &Stage) {
             assert_eq!(session.names().unwrap(), seen, "the request that saved sees the same");
         }
     };
-    // Entries are independent; of one entry, the later save wins.
+    // Changes of different entries are both kept. Of one entry, the later save wins.
     check("n=2", "m=3", json!({ "n": 2, "m": 3 }));
     check("a=2", "b=3", json!({ "n": 1, "m": 1, "a": 2, "b": 3 }));
     check("n=2", "n=3", json!({ "n": 2, "m": 1 }));
@@ -957,20 +957,20 @@ fn concurrent_saves_merge_by_entry(stage: &Stage) {
     check("-n", "-n", json!({ "m": 1 }));
     check("n=2 -n", "n=3", json!({ "m": 1 }));
     check("-n n=1", "n=3", json!({ "n": 1, "m": 1 }));
-    // `clear` drops the entries that exist at the merge.
+    // `clear` removes the entries that exist at the merge, also those of a concurrent request.
     check("clear", "late=3", json!({}));
     check("clear n=1", "n=3 late=3", json!({ "n": 1 }));
     check("n=2 clear", "late=3", json!({}));
     check("n=2", "clear", json!({ "n": 2 }));
     check("clear", "clear", json!({}));
-    // An update continues from the stored value, or from the default.
+    // An update is applied to the stored value, or to the type's default.
     check("n+1", "n+5", json!({ "n": 7, "m": 1 }));
     check("n*3", "n++", json!({ "n": 6, "m": 1 }));
     check("n+1 n*10", "n=4", json!({ "n": 50, "m": 1 }));
     check("n+1", "-n", json!({ "n": 1, "m": 1 }));
     check("n+1", "clear", json!({ "n": 1 }));
     check("new+1", "new+1", json!({ "n": 1, "m": 1, "new": 2 }));
-    // Unless the request has set or removed the entry before.
+    // If the same request has set or removed the entry before, the update is applied to that.
     check("n=7 n+1", "n=40", json!({ "n": 8, "m": 1 }));
     check("-n n+1", "n=40", json!({ "n": 1, "m": 1 }));
     check("clear n+1", "n=40 m=40", json!({ "n": 1 }));
@@ -1024,7 +1024,7 @@ fn a_save_without_changes_writes_nothing(stage: &Stage) {
     for (name, run) in nothings {
         let token = stored(stage, &json!({ "n": 1 }));
         let mut session = loaded(stage, &token);
-        // Later, but less than the step that would be worth a renewal.
+        // Time passes, but less than the step after which a renewal is saved.
         stage.clock.advance(secs(60));
         run(&mut session);
         session.save().unwrap();
@@ -1124,7 +1124,7 @@ fn update_now_after_clear_survives_the_save_that_drops_the_rest(stage: &Stage) {
     });
     session.save().unwrap();
     assert_eq!(entries(stage, &token), json!({ "n": 2 }), "what was committed after the clear is spared");
-    // A second clear takes that as well.
+    // A second `clear` removes that entry as well.
     let mut session = loaded(stage, &token);
     session.clear();
     assert_eq!(session.update_now("n", add_one).unwrap(), 1);
@@ -1144,7 +1144,7 @@ fn update_now_after_another_users_login_starts_from_nothing(stage: &Stage) {
     assert_ne!(new, token);
     assert_eq!(entries(stage, &new), json!({ "n": 1 }));
     assert_eq!(stage.record(&new).user(), Some("bob"));
-    // Of the same user, and of an anonymous visitor, it does.
+    // A login of the same user keeps the entries, and so does a login in the session of an anonymous visitor.
     for token in [new, stored(stage, &json!({ "n": 1 }))] {
         let mut session = loaded(stage, &token);
         session.login("bob").unwrap();
@@ -1190,7 +1190,7 @@ fn update_now_that_failed_changes_nothing(stage: &Stage) {
     assert_eq!(entries(stage, &token), json!({ "n": 1 }));
     assert_eq!(session.get("n").unwrap(), Some(11), "what was to be saved still is");
     assert_eq!(session.update_now("n", add_one).unwrap(), 12);
-    // Of a new session.
+    // The same for a session that this request creates.
     let mut session = stage.sessions().session([]);
     stage.rig.fail(Call::Create, 0);
     assert_eq!(session.update_now("n", add_one).unwrap_err().kind(), ErrorKind::Storage);
@@ -1209,7 +1209,7 @@ fn an_explicit_save_is_kept_and_the_request_goes_on(stage: &Stage) {
     assert_eq!(entries(stage, &token), json!({ "n": 1 }));
     session.save().unwrap();
     assert_eq!(token_of(&session), token);
-    // A change that was saved once is not saved again over those of others.
+    // A change that was saved once is not saved again over changes of other requests.
     for mut session in [stage.sessions().session([]), loaded(stage, &stored(stage, &json!({ "n": 0 })))] {
         session.insert("n", 1).unwrap();
         session.update("m", |m: &mut u64| *m += 1).unwrap();
@@ -1260,7 +1260,7 @@ fn a_save_that_failed_keeps_the_changes_for_another_try(stage: &Stage) {
     session.save().unwrap();
     assert_eq!(entries(stage, &token_of(&session)), json!({ "n": 1 }));
     assert_eq!(stage.stored(), before + 1);
-    // The load that a blind change needs at its save.
+    // A change that needs no load before the save loads the session at the save.
     let token = token_of(&session);
     let mut session = stage.sessions().session([token.clone()]);
     session.clear();
@@ -1306,7 +1306,7 @@ fn power_safe_is_asked_of_every_save_from_then_on(stage: &Stage) {
     };
     assert_eq!(save_in_every_way(), (8, vec![Durability::OfStore; 6]), "by default the store decides");
     assert_eq!(save_in_every_way(), (8, vec![Durability::PowerSafe; 6]));
-    // And the request's earlier saves become so.
+    // The earlier saves of the request become power-safe, too.
     stage.rig.writes();
     let mut session = sessions.session([]);
     session.insert("n", 1).unwrap();
@@ -1318,7 +1318,7 @@ fn power_safe_is_asked_of_every_save_from_then_on(stage: &Stage) {
     assert_eq!(stage.rig.writes(), 1, "without a new version");
 }
 
-/// The earlier saves are safe already: nothing is left to do.
+/// On a store whose saves are power-safe, the earlier saves are safe already, so nothing is written.
 #[test]
 fn power_safe_on_a_power_safe_store_costs_nothing() {
     for (of_store, calls) in [(Durability::PowerSafe, vec![]), (Durability::Relaxed, vec![Call::Update])] {
@@ -1351,7 +1351,7 @@ fn discarded_changes_are_not_saved_and_saved_ones_stay(stage: &Stage) {
         session.save().unwrap();
         assert_eq!((stage.record(&token), stage.rig.calls()), (before, vec![]), "{name}");
     }
-    // Saved changes, changes at once and a destruction stay.
+    // Saved changes, changes at once, and a destruction are kept.
     let token = stored(stage, &json!({ "n": 1 }));
     let mut session = loaded(stage, &token);
     session.insert("saved", 1).unwrap();
@@ -1367,7 +1367,7 @@ fn discarded_changes_are_not_saved_and_saved_ones_stay(stage: &Stage) {
     session.discard_changes();
     session.save().unwrap();
     stage.check_absent(&token);
-    // One that was never stored is not.
+    // A session that was never stored is not created.
     let before = stage.stored();
     let mut session = stage.sessions().session([]);
     session.insert("n", 1).unwrap();
@@ -1396,7 +1396,7 @@ fn a_store_may_run_changes_several_times(stage: &Stage) {
     session.save().unwrap();
     let token = token_of(&session);
     assert_eq!(entries(stage, &token), json!({ "n": 3, "list": [1, 2], "m": 1 }));
-    // The first run meets the stored value, the second that of another request.
+    // The function is applied first to the stored value, and in the second run to that of another request.
     session.update("n", |n: &mut u64| *n += 1).unwrap();
     session.clear();
     session.insert("m", 2).unwrap();
@@ -1425,7 +1425,7 @@ fn a_store_may_give_a_new_token_with_every_update(stage: &Stage) {
         let cookie =
             headers.iter().find(|(name, _)| *name == "Set-Cookie").expect("the browser gets a cookie");
         assert!(cookie.1.starts_with(&format!("session={};", last.expose())), "the newest token");
-        // The destruction follows as well.
+        // A destruction follows the moved id, too.
         let mut session = loaded(stage, &last);
         session.update_now("n", add_one).unwrap();
         session.destroy().unwrap();
@@ -1468,7 +1468,7 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     stage.clock.advance(secs(1_209_600));
     assert!(sessions.session([token.clone()]).is_empty().unwrap());
     check(&[format!("Expired({third:?})")]);
-    // One that only the policy ends is expired, too.
+    // A session that has expired only by the current lifetime counts as expired, too.
     stage.clock.advance(secs(3600) * 2);
     let strict = sessions.clone().with_lifetime(Lifetime::new().idle_limit(secs(3600))).unwrap();
     let recent = stored(stage, &json!({ "n": 1 }));
@@ -1476,7 +1476,7 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     stage.clock.advance(secs(3600));
     assert!(strict.session([recent]).is_empty().unwrap());
     check(&[format!("Expired({recent_id:?})")]);
-    // A renewal that failed is reported to the operator, not to the visitor.
+    // A failed renewal is reported to the observer, and not to the visitor.
     let token = stored(stage, &json!({ "n": 1 }));
     let sliding = sessions.clone().with_lifetime(Lifetime::new().renewal(Renewal::OnRead)).unwrap();
     let mut session = sliding.session([token]);
@@ -1486,7 +1486,7 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     session.save().unwrap();
     let not_renewed = "NotRenewed(Error { kind: Storage, message: failed to reach the store })".to_owned();
     check(std::slice::from_ref(&not_renewed));
-    // The same of one that was not loaded, and cannot be.
+    // The same for a session that was not loaded, and cannot be.
     let token = stored(stage, &json!({ "n": 1 }));
     let always = sessions.with_lifetime(Lifetime::new().renewal(Renewal::EveryRequest)).unwrap();
     let mut session = always.session([token]);

@@ -1,5 +1,5 @@
-//! A limit that is lowered takes nothing from a visitor: a session of the old limit is read, and can be used in every
-//! way that does not make it larger.
+//! If a limit is set to a lower value, sessions that exceed it can still be read, and changed in every way that does
+//! not make them larger.
 use crate::support::memory::{files_but_moved, sessions_in};
 use sessile::{
     Durability, Error, ErrorKind, Expiry, FileStore, FileStoreOptions, Lifetime, Lookup, Record, Renewal,
@@ -25,7 +25,7 @@ fn text(letter: &str, bytes: usize) -> String {
 }
 
 impl Lowered {
-    /// Beyond both limits: five entries of 3,000 bytes.
+    /// Makes a session that exceeds both new limits: five entries of 3,000 bytes.
     fn new(options: FileStoreOptions) -> Self {
         let dir = TempDir::new().unwrap();
         let before = sessions_in(FileStore::open(dir.path()).unwrap());
@@ -51,8 +51,8 @@ impl Lowered {
     }
 }
 
-/// Each operation in a store of its own, with and without a copy in memory, relaxed and power-safe. How many entries it
-/// leaves.
+/// Runs an operation in stores of all kinds: with and without a cached copy, relaxed and power-safe. Asserts that it
+/// succeeds, and the number of entries afterwards.
 #[track_caller]
 fn check_allowed(operation: fn(&mut Session), entries_left: usize) {
     for (cache, durability) in [(0, Durability::Relaxed), (32 << 20, Durability::PowerSafe)] {
@@ -79,7 +79,7 @@ fn a_visitor_beyond_a_lowered_limit_can_do_all_but_grow() {
     check_allowed(|session| session.insert("a", text("y", 3000)).unwrap(), 5);
     check_allowed(|session| session.update("a", String::clear).map(drop).unwrap(), 5);
     check_allowed(|session| session.update_now("a", String::clear).unwrap(), 5);
-    // One in for one out.
+    // One entry is added, and another one of the same size is removed.
     check_allowed(
         |session| {
             session.insert("f", text("x", 3000)).unwrap();
@@ -98,7 +98,7 @@ fn a_visitor_beyond_a_lowered_limit_can_do_all_but_grow() {
         |session| {
             session.login("ada").unwrap();
             session.save().unwrap();
-            // Another user gets none of it.
+            // The login of another user keeps none of the entries.
             session.login("bob").unwrap();
         },
         0,
@@ -148,13 +148,13 @@ fn only_what_grows_beyond_a_lowered_limit_is_refused() {
         session.remove("a").unwrap();
         session.insert("b", text("y", 6100)).unwrap();
     });
-    // Fewer bytes are no reason for more entries.
+    // An additional entry is refused, even if the session gets smaller.
     check_refused(&lowered, ErrorKind::TooManyEntries, many, |session| {
         session.insert("a", 1).unwrap();
         session.insert("f", 1).unwrap();
     });
 
-    // Room that was given up does not come back.
+    // After the session has become smaller, it cannot grow to its earlier size again.
     let mut session = lowered.session();
     for name in ["a", "b", "c"] {
         assert!(session.remove(name).unwrap());
@@ -166,7 +166,7 @@ fn only_what_grows_beyond_a_lowered_limit_is_refused() {
     let mut session = lowered.session();
     session.remove("d").unwrap();
     session.save().unwrap();
-    // Within the limits they hold again.
+    // After the session is within the limits, it cannot exceed them again.
     let mut session = lowered.session();
     session.insert("a", text("x", 3000)).unwrap();
     let error = session.save().unwrap_err().to_string();
@@ -180,7 +180,7 @@ fn only_what_grows_beyond_a_lowered_limit_is_refused() {
     });
 }
 
-/// The user's name does not count against the limit of the entries.
+/// The user's name does not count towards the limit, so a login is not refused because of the session's size.
 #[test]
 fn a_login_is_not_refused_for_the_size_of_what_was_stored() {
     let dir = TempDir::new().unwrap();
@@ -214,7 +214,7 @@ fn a_new_session_is_within_the_limits() {
     large.insert("a", &Value::new(&text("x", 5000)).unwrap()).unwrap();
     let created = lowered.store.create(&large, Durability::OfStore);
     assert_eq!(created.unwrap_err().kind(), ErrorKind::TooLarge);
-    // A rotation that changes nothing is none, and keeps the entries.
+    // A rotation that keeps the record is not refused, and keeps the entries.
     let moved = lowered.store.rotate(&lowered.token, &mut |_| Ok(Verdict::Keep), &Durability::OfStore.into());
     assert_eq!(lowered.record(&moved.unwrap().unwrap().token), beyond);
 }

@@ -1,4 +1,4 @@
-//! A login is not refused because the presented session is gone: it makes a new one.
+//! A login is not refused because the session of the request has ended. It makes a new session.
 use crate::lifecycle::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, on_every_storage, secs};
 use serde_json::{Value as Json, json};
@@ -18,7 +18,7 @@ on_every_storage! {
     a_login_button_pressed_twice_keeps_the_cart_in_both_answers,
 }
 
-/// How another request is first, by name; each ends the id that both presented.
+/// What another request does before the login, with its name. Each ends the id that both requests sent.
 const FIRST: [Operation; 4] = [
     ("logout", |s| assert_eq!(s.destroy().unwrap(), Destroyed::Ended)),
     ("rotation", Session::rotate_id),
@@ -26,7 +26,7 @@ const FIRST: [Operation; 4] = [
     ("another's login", |s| s.login("bob").unwrap()),
 ];
 
-/// How a request saves: at its end, or one entry at once before.
+/// How a request saves: at its end, or before by changing an entry at once.
 const SAVES: [Operation; 2] = [
     ("save", |s| s.save().unwrap()),
     ("update_now", |s| {
@@ -35,8 +35,8 @@ const SAVES: [Operation; 2] = [
     }),
 ];
 
-/// Runs `check` for every way in which a session of ada's or of an anonymous visitor is ended while ada's login is
-/// under way.
+/// Runs `check` for every way in which another request ends the session, of ada or of an anonymous visitor, while ada's
+/// login is under way.
 fn in_every_order(stage: &Stage, check: impl Fn(&str, Token, &dyn Fn(&mut Session))) {
     for (first, operation) in FIRST {
         for (save, run) in SAVES {
@@ -79,7 +79,7 @@ fn a_login_whose_session_is_gone_makes_a_new_one(stage: &Stage) {
         check_stored(stage, &token_of(&session), "ada", &expected, name);
         assert_eq!(stage.record(&token_of(&session)).timing().created, stage.clock.now(), "{name}");
         assert_eq!(session.get("seen").unwrap(), Some(true));
-        // It is a session as any other.
+        // The new session can be used like any other.
         session.insert("seen", false).unwrap();
         session.save().unwrap();
         assert_eq!(session.destroy().unwrap(), Destroyed::Ended, "{name}");
@@ -147,7 +147,7 @@ fn a_login_that_followed_a_failed_save_still_makes_a_new_session(stage: &Stage) 
 }
 
 fn a_login_outlives_the_expiry_of_its_session(stage: &Stage) {
-    // The last one is over by the policy and not yet by its stored deadline.
+    // The last session has expired by the lifetime, and not yet by its stored deadline.
     let sessions = stage.sessions_living(Lifetime::new().idle_limit(secs(300)));
     for at in 0..3 {
         let expiry =

@@ -1,6 +1,5 @@
-//! One binary, a file per promise; helpers in `support`.
-//!
-//! `contract` is the suite that every storage mode is run through. The others are named after what they promise.
+//! The directed tests, in one program with a file for each promise. `contract` is the suite that runs for every storage
+//! mode. The other files are named after the promises that they test. Helpers are in `support`.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 mod admin;
 mod at_once;
@@ -13,9 +12,9 @@ mod command_list;
 mod contract;
 mod cookie_races;
 mod damage;
-mod dictionary;
 mod documented;
 mod emptied;
+mod entries;
 mod examples;
 mod expiry;
 mod failures;
@@ -37,6 +36,7 @@ mod program_code;
 mod reaper;
 mod redacted;
 mod restored;
+mod rows;
 mod servers;
 mod step_up;
 mod support;
@@ -48,10 +48,10 @@ mod user_sessions;
 
 use support::process::Worker;
 
-/// The arguments with which this binary runs the one test that is the entry of its children.
+/// The arguments with which this program runs the single test that is the entry of its child processes.
 const CHILD: &[&str] = &["--exact", "support::process::child", "--nocapture"];
 
-/// The work of its children, by name.
+/// The functions that child processes run, by name.
 const WORKERS: &[&[(&str, Worker)]] = &[
     #[cfg(feature = "watch")]
     changed_outside::watched::WORKERS,

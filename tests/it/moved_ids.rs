@@ -1,5 +1,5 @@
-//! Requests that bring an id which a rotation or a login has replaced: a page that was sent beside a login, a button
-//! that was pressed twice.
+//! Requests with an id that a rotation or a login has replaced, such as one that was sent at the same time as a login,
+//! or by a second click on a button.
 use crate::lifecycle::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
@@ -37,10 +37,10 @@ on_every_storage! {
 
 const GRACE: Duration = secs(60);
 
-/// The ways to replace an id, by name.
+/// The ways in which an id is replaced, with their names.
 const MOVES: [Operation; 2] = [("rotation", Session::rotate_id), ("login", |s| s.login("ada").unwrap())];
 
-/// A session's old id, replaced by another request, and its new one.
+/// Makes a session whose id another request then replaces. Returns the old and the new token.
 fn moved(stage: &Stage, what: &Json, by: fn(&mut Session)) -> (Token, Token) {
     let old = stored(stage, what);
     let mut other = stage.others().session([old.clone()]);
@@ -179,7 +179,7 @@ fn a_live_id_beside_a_moved_one_is_the_session(stage: &Stage) {
         session.update_now("n", add_one).unwrap();
     }
     assert_eq!(entries(stage, &new), json!({ "n": 3 }));
-    // An unknown id beside a moved one changes nothing.
+    // An unknown id in the same request changes nothing.
     for tokens in [[old.clone(), made_up_token()], [made_up_token(), old.clone()]] {
         let mut session = stage.sessions().session(tokens);
         session.insert("n", 7).unwrap();
@@ -187,7 +187,7 @@ fn a_live_id_beside_a_moved_one_is_the_session(stage: &Stage) {
     }
 }
 
-/// How a login is saved, by name: at the end of the request, or by the change of an entry at once.
+/// The ways in which a login is saved, with their names: at the end of the request, or by changing an entry at once.
 const SAVES: [Operation; 2] = [
     ("save", |s| {
         s.insert("seen", 1).unwrap();
@@ -196,7 +196,8 @@ const SAVES: [Operation; 2] = [
     ("update_now", |s| assert_eq!(s.update_now("seen", add_one).unwrap(), 1)),
 ];
 
-/// Runs `login` for each way to save, with a session that was live when it was first read, and with one that was not.
+/// Runs `login` for each way of saving, with a session that was live when the request read it, and with one that was
+/// not.
 fn for_each_login(
     stage: &Stage,
     by: fn(&mut Session),
@@ -229,14 +230,14 @@ fn a_login_under_a_rotated_id_moves_the_session(stage: &Stage) {
         assert_eq!(stage.record(&token).user(), Some("ada"), "{name}");
         stage.check_absent(&successor);
         assert_eq!(stage.stored(), before, "{name}: one session");
-        // The request goes on with it.
+        // The request continues with the new session.
         session.insert("more", true).unwrap();
         session.save().unwrap();
         assert_eq!(session.get("late").unwrap(), Some(true), "{name}");
         assert_eq!(session.destroy().unwrap(), Destroyed::Ended, "{name}");
         stage.check_absent(&token);
     });
-    // Its response has the new id.
+    // The response of the request has the new id.
     let (old, new) = moved(stage, &json!({ "n": 1 }), Session::rotate_id);
     let mut visit = visit(stage, &old);
     visit.login("ada").unwrap();
@@ -266,7 +267,7 @@ fn a_login_beside_one_of_the_same_user_starts_from_a_copy(stage: &Stage) {
             }
         },
     );
-    // Also through a rotation before the login, and one after it.
+    // The old id is found through a rotation before the login, and through one after it.
     let (old, rotated) = moved(stage, &json!({ "n": 1 }), Session::rotate_id);
     elsewhere(&stage.others(), &rotated, |s| s.login("ada").unwrap());
     let mut session = stage.sessions().session([old]);
@@ -282,7 +283,7 @@ fn a_login_beside_one_of_another_user_takes_nothing_of_theirs(stage: &Stage) {
         |name, session, save, first| {
             let was_read = session.get::<Json>("cart").unwrap().is_some();
             save(session);
-            // An anonymous visitor's cart that this request had read is not bob's.
+            // This request has read the cart of an anonymous visitor. Bob's login does not keep it.
             let expected =
                 if was_read { json!({ "cart": ["apple"], "seen": 1 }) } else { json!({ "seen": 1 }) };
             assert_eq!(entries(stage, &token_of(session)), expected, "{name}");
@@ -365,7 +366,8 @@ fn a_login_whose_successor_has_ended_makes_a_new_session(stage: &Stage) {
 fn a_login_under_a_moved_id_keeps_its_changes_if_it_fails(stage: &Stage) {
     let plans: [(Operation, &[(Call, usize)]); 2] = [
         (MOVES[0], &[(Call::Rotate, 0)]),
-        // The look at the moved id, the copy of its successor, and the new session.
+        // The calls that fail in turn: the rotation, the load of the moved id, the load of its successor, and the
+        // creation of the new session.
         (MOVES[1], &[(Call::Rotate, 0), (Call::Load, 0), (Call::Load, 1), (Call::Create, 0)]),
     ];
     for ((name, by), failures) in plans {
@@ -429,7 +431,7 @@ fn a_logout_beside_a_login_removes_the_cookie_only(stage: &Stage) {
     assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone);
     assert!(removes_the_cookie(&visit.finish(200).unwrap()));
     assert_eq!(stage.record(&new).user(), Some("ada"));
-    // An entry that is stored after a logout makes a new session.
+    // An entry that is stored after a logout is stored in a new session.
     let mut session = stage.sessions().session([old]);
     session.destroy().unwrap();
     session.insert("n", 2).unwrap();
@@ -456,7 +458,7 @@ fn a_moved_id_is_that_of_a_stranger_after_the_grace_period(stage: &Stage) {
 }
 
 fn a_login_takes_no_copy_after_the_grace_period(stage: &Stage) {
-    // A request that works for longer than the grace period.
+    // The request takes longer than the grace period.
     let token = stored(stage, &json!({ "cart": 1 }));
     let mut session = loaded(stage, &token);
     session.login("ada").unwrap();
@@ -495,7 +497,7 @@ fn the_use_of_a_moved_id_is_reported_after_its_grace_period_only(stage: &Stage) 
         let id = id_of(&old);
         let user = (name == "login").then(|| "ada".to_owned());
         assert_eq!(look(), [Seen::Reused(id, user)], "{name}");
-        // A failure to find the user is no failure of the request.
+        // If the user cannot be looked up, the request does not fail.
         stage.rig.fail(Call::Load, 1);
         assert_eq!(look(), [Seen::Reused(id, None)], "{name}");
         stage.second.delete(&new).unwrap();

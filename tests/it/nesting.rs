@@ -1,5 +1,5 @@
-//! Values that nest without end: an error in both directions, before the stack is used up, whatever they nest in. All
-//! of it on a thread whose stack is an eighth of the usual one.
+//! Values that nest very deeply. Reading or writing one is an error before the stack is used up, whatever types they
+//! consist of. All tests run on a thread whose stack is an eighth of the usual size.
 use crate::support::memory::sessions_in;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Deep enough to end a thread of 2 MiB, were each level to take a kilobyte.
+/// A depth at which a thread with a stack of 2 MiB would overflow if each level took a kilobyte.
 const DEEP: usize = 2_000;
-/// In a debug build the deepest value that is allowed needs less.
+/// The size of the stack. In a debug build, the deepest allowed value needs less.
 const STACK: usize = 256 << 10;
 
-/// Runs this with little stack. Its argument is made and dropped with much.
+/// Runs `operation` with a small stack. Its argument is made and dropped with a large one.
 fn with_little_stack<T: Send + Sync>(given: T, operation: impl FnOnce(&T) + Send) {
     thread::scope(|scope| {
         let much = thread::Builder::new().stack_size(64 << 20);
@@ -32,7 +32,7 @@ fn with_little_stack<T: Send + Sync>(given: T, operation: impl FnOnce(&T) + Send
     });
 }
 
-/// A visitor's new session in a store of its own.
+/// A new session of a visitor.
 fn session(store: &Arc<FileStore>) -> Session {
     sessions_in(Arc::clone(store)).session([])
 }
@@ -41,7 +41,7 @@ fn store(dir: &tempfile::TempDir) -> Arc<FileStore> {
     Arc::new(FileStore::open(dir.path()).unwrap())
 }
 
-/// A type that holds one of itself, in a way that serialises to an array, an object, or nothing of its own.
+/// A type that contains a value of itself. It serialises to an array, to an object, or only to its content.
 trait Nest: Serialize + Send + Sync + Sized {
     fn end() -> Self;
     fn around(inner: Self) -> Self;
@@ -84,7 +84,7 @@ nests! {
         end: Self { by_name: BTreeMap::new() };
         around: |inner| Self { by_name: BTreeMap::from([("x".into(), inner)]) };
     }
-    // Those below leave no trace in the stored value: `null`.
+    // The types below add nothing to the stored value, which is `null`.
     #[derive(Serialize, Deserialize)]
     Newtype {
         struct Newtype(Option<Box<Newtype>>);
@@ -179,7 +179,7 @@ fn a_value_nested_2000_deep_is_refused_whatever_it_nests_in() {
     check_insert::<Keyed>(&store, TOO_WRAPPED);
 }
 
-/// The deepest that is allowed is stored, read back as it was, and one level more is refused.
+/// Asserts that a value of the largest allowed depth is stored and read back, and that one level more is refused.
 #[track_caller]
 fn check_deepest<T: Nest + for<'de> Deserialize<'de>>(store: &Arc<FileStore>, levels: usize) {
     with_little_stack([T::nested(levels), T::nested(levels + 1)], |[deepest, too_deep]| {
@@ -198,7 +198,7 @@ fn check_deepest<T: Nest + for<'de> Deserialize<'de>>(store: &Arc<FileStore>, le
 fn the_deepest_value_that_is_allowed_needs_little_stack() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
-    // The innermost array or object is a level too, and a variant with two fields is two.
+    // The innermost array or object counts as a level, and a variant with two fields as two.
     check_deepest::<Array>(&store, DEPTH_MAX - 1);
     check_deepest::<Variant>(&store, DEPTH_MAX);
     check_deepest::<Tuple>(&store, DEPTH_MAX / 2);
@@ -221,7 +221,7 @@ fn what_update_and_get_or_insert_make_too_deep_is_refused() {
     assert!(!session.contains("deep").unwrap());
 }
 
-/// Asks for one of itself whatever is there.
+/// A type that asks for a value of itself in any case.
 #[derive(Debug, Deserialize)]
 struct Endless {
     #[expect(dead_code, reason = "it is never read: reading it has no end")]
@@ -270,10 +270,11 @@ fn a_type_that_nests_without_end_is_an_error_when_it_is_read() {
     });
 }
 
-/// A record with these bytes in the place of a value, as a crafted file would hold it. Values are the end of a record.
+/// A record in which a value has been replaced by these bytes, as in a crafted file. The values are at the end of a
+/// record.
 fn crafted(store: &FileStore, value: &[u8]) -> Record {
     let mut record = Record::new(store.now(), store.now() + Duration::from_secs(60));
-    // Its tag and its length take four bytes.
+    // The tag and the length of the text take four bytes.
     record.insert("bomb", &Value::new(&"x".repeat(value.len() - 4)).unwrap()).unwrap();
     let mut bytes = record.as_bytes().to_vec();
     let at = bytes.len() - value.len();

@@ -1,5 +1,5 @@
-//! Opening a store: it makes missing parts, private under any umask. It refuses a directory that is no store of
-//! this crate with the reason, and leaves it unchanged. Sessions that were stored before are there.
+//! Opening a store makes missing parts, private under any umask. A directory that is not a store of this crate is
+//! refused with the reason, and not changed. Sessions that were stored before are there afterwards.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
@@ -32,7 +32,7 @@ fn shards_of(root: &Path) -> impl Iterator<Item = PathBuf> {
     (0..256).map(|n| root.join(format!("{n:02x}")))
 }
 
-/// Everything below a directory: its kind, its mode, and its content.
+/// All files below a directory, each with its mode, including that of its kind, and its contents.
 fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -54,7 +54,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     found
 }
 
-/// A store in good order, with one session.
+/// Makes a store with one session.
 fn made(root: &Path) -> Saved {
     FileStore::open(root).unwrap().create(&record("old"), Durability::PowerSafe).unwrap()
 }
@@ -79,7 +79,8 @@ fn a_new_store_has_the_documented_names_and_no_others() {
     let root = dir.path().join("sessions");
     let store = FileStore::open(&root).unwrap();
     assert_eq!(store.path(), root);
-    // In `run`: a tag, the counters, the expiry index and its lock, the user index with its marker and its map.
+    // The root, its files, 256 shards, `run`, and in `run` its tag, the counters, the expiry index and the file that
+    // sweeps lock, and the user index with its marker and its map.
     assert_eq!(tree(&root).len(), 1 + 2 + 256 + 1 + 4 + 3);
     check_in_order(&root);
 }
@@ -88,7 +89,7 @@ fn a_new_store_has_the_documented_names_and_no_others() {
 fn directories_are_0700_and_files_0600_under_any_umask() {
     let Some(stage) = stage() else {
         let dir = tempfile::tempdir().unwrap();
-        // As a user who is kept out by the bits that a umask takes from their own files.
+        // The test needs a user to whom the mode of that user's own files applies, as it does not to root.
         return again_as_nobody("opening::directories_are_0700_and_files_0600_under_any_umask", dir.path());
     };
     let usual = Mode::from_raw_mode(0o022);
@@ -113,7 +114,7 @@ fn directories_are_0700_and_files_0600_under_any_umask() {
             assert_eq!(mode & 0o7777, want, "{} under umask {umask:04o}", path.display());
         }
     }
-    // A making under such a umask that was cut short.
+    // The directory of a store whose creation was interrupted under such a umask.
     let root = stage.join("cut short");
     fs::create_dir(&root).unwrap();
     for (shard, mode) in shards_of(&root).zip([0, 0o500, 0o200, 0o100]) {
@@ -123,7 +124,7 @@ fn directories_are_0700_and_files_0600_under_any_umask() {
     FileStore::open(&root).unwrap();
     assert!(shards_of(&root).all(|shard| mode_of(&shard) == 0o700));
     check_in_order(&root);
-    // So with the counters, whose mode is set after they are made.
+    // The file with the counters was left without its mode, too, which is set after the file is made.
     allow(&root.join(GENERATIONS), 0);
     FileStore::open(&root).unwrap();
     assert_eq!(mode_of(&root.join(GENERATIONS)), 0o600);
@@ -189,7 +190,7 @@ fn a_relative_path_is_resolved_once() {
     }
 }
 
-/// A directory in a parent that its user may not read: one that was there before, and one that is made.
+/// The parent directory cannot be read by its user. One store is there already, and one is made.
 #[test]
 fn a_store_is_made_below_a_parent_that_cannot_be_read() {
     let Some(stage) = stage() else {
@@ -212,7 +213,7 @@ fn check_in_order_after_opening(root: &Path) {
     check_in_order(root);
 }
 
-/// Such as an image that is read only; `/proc` answers like one.
+/// The parent is on a file system that cannot sync, such as a read-only image. `/proc` answers in the same way.
 #[test]
 fn a_store_is_made_on_a_mount_whose_parent_cannot_be_synced() {
     let Some(_) = stage() else {
@@ -239,7 +240,7 @@ fn opening_again_keeps_sessions_and_parameters() {
     }
     assert_eq!(tree(&root), before);
     assert_eq!(fs::metadata(root.join(PARAMETERS)).unwrap().ino(), inode);
-    // Parameters that were lost are those of an unfinished making.
+    // Without its parameters file, the store looks like one whose creation was interrupted.
     fs::remove_file(root.join(PARAMETERS)).unwrap();
     let store = FileStore::open(&root).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
@@ -280,8 +281,8 @@ fn all_who_open_a_new_store_at_once_get_the_same_one() {
 
 // ------------------------------------------------------------------------------------------------ it refuses
 
-/// Opening is refused in these words, and the directory stays unchanged. In the words, `DIR` is the
-/// directory.
+/// Asserts that opening is refused with this text, in which `DIR` stands for the directory, and that the directory does
+/// not change.
 #[track_caller]
 fn check_refused(prepare: impl FnOnce(&Path), kind: ErrorKind, text: &str, because: Option<&str>) {
     let dir = directory_in_memory();
@@ -295,7 +296,7 @@ fn check_refused(prepare: impl FnOnce(&Path), kind: ErrorKind, text: &str, becau
     assert_eq!(tree(dir.path()), before, "it was changed: {text}");
 }
 
-/// The refusal, which does not take long: there may be a pipe.
+/// The error of an opening. It must come soon, although a pipe may be in place of a file.
 #[track_caller]
 fn refused(root: &Path) -> Error {
     let (sender, receiver) = mpsc::channel();
@@ -326,7 +327,7 @@ fn a_directory_that_holds_anything_else_is_refused() {
     }
 }
 
-/// A store in good order but for its parameters.
+/// Makes a store that has these bytes as its parameters file.
 fn with_parameters(parameters: &[u8]) -> impl FnOnce(&Path) {
     move |root| {
         made(root);
@@ -395,7 +396,7 @@ fn parameters_that_are_not_ours_are_refused() {
     check_refused(with_parameters(&deep), ErrorKind::NotASessionStore, operation, Some(because));
 }
 
-/// A tebibyte without a single block.
+/// The parameters file is a sparse file of a tebibyte.
 #[test]
 fn huge_parameters_are_refused_without_reading_them_all() {
     let dir = directory_in_memory();
@@ -406,7 +407,7 @@ fn huge_parameters_are_refused_without_reading_them_all() {
     assert_eq!(error.kind(), ErrorKind::NotASessionStore, "{error:?}");
 }
 
-/// A store in good order but for something that is not a file in place of its parameters.
+/// Makes a store that has a pipe, a link or a directory in place of one of its files.
 fn with_planted(name: &'static str, plant: impl FnOnce(&Path)) -> impl FnOnce(&Path) {
     move |root| {
         made(root);
@@ -421,7 +422,7 @@ const IN_ITS_PLACE: &str = "a link, pipe, directory or device is in its place";
 #[test]
 fn a_link_or_pipe_in_place_of_the_parameters_is_refused() {
     let text = format!("failed to read the parameters of session store `DIR/sessile.json`: {IN_ITS_PLACE}");
-    // To the right parameters, in their old place or in none.
+    // The link leads to the right parameters file, which was moved, or to no file.
     let link = with_planted(PARAMETERS, |place| symlink("../aside", place).unwrap());
     let because = "Too many levels of symbolic links (os error 40)";
     check_refused(link, ErrorKind::NotASessionFile, &text, Some(because));
@@ -435,7 +436,7 @@ fn a_link_or_pipe_in_place_of_the_parameters_is_refused() {
     check_refused(pipe, ErrorKind::NotASessionFile, &text, Some("Illegal seek (os error 29)"));
 }
 
-/// Some backups leave empty directories out.
+/// Some backups leave out empty directories, such as shards without sessions.
 #[test]
 fn missing_shards_are_recreated_at_opening_and_named() {
     for (missing, names) in [(vec!["7f"], "7f"), (vec!["ff", "00", "7f"], "00, 7f, ff")] {
@@ -446,7 +447,7 @@ fn missing_shards_are_recreated_at_opening_and_named() {
             fs::remove_dir_all(root.join(shard)).unwrap();
         }
         let missing_still = || missing.iter().any(|shard| !root.join(shard).exists());
-        // A program that is to make nothing does not.
+        // With `create(false)`, the opening recreates nothing.
         let error = FileStoreOptions::new().create(false).open(&root).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
         let text = error.to_string();
@@ -494,8 +495,8 @@ fn what_is_no_directory_in_place_of_a_shard_is_refused() {
     check_refused(link, ErrorKind::NotASessionFile, &text, Some(no_directory));
 }
 
-/// Also while the store is being made: a user that may plant a link must not choose where sessions go, or whose
-/// mode is changed.
+/// A link is not followed while the store is being made either. Another user who can plant a link must not decide where
+/// sessions are stored, or whose mode is changed.
 #[test]
 fn making_a_store_follows_no_link_in_place_of_a_shard() {
     let dir = directory_in_memory();
@@ -571,12 +572,12 @@ fn options_out_of_bounds_are_refused_before_anything_is_made() {
 // ------------------------------------------------------------------------------------ how the directory is shared
 
 const SHORT_WAIT: Duration = Duration::from_millis(60);
-/// The time limit of "does not hang" on a busy machine.
+/// The time in which an operation must return on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
-/// With a cache, and without one.
+/// The sizes of the caches: one store has a cache, and one has none.
 const CACHES: [usize; 2] = [32 << 20, 0];
 
-/// Without a watcher: nothing here is about one.
+/// Options without a watcher, because it plays no part in these tests.
 fn with_cache(cache_bytes: usize) -> FileStoreOptions {
     FileStoreOptions::new().watch(false).cache_bytes(cache_bytes).lock_wait(SHORT_WAIT)
 }
@@ -590,7 +591,7 @@ fn keep_open(parent: &Parent) {
     parent.report("closed");
 }
 
-/// Another process that has the store open.
+/// Starts another process that has the store open.
 fn kept_open(root: &Path, cache_bytes: usize) -> Child {
     let child = Start::of("keep open").with("DIR", root).with("CACHE", cache_bytes.to_string()).start();
     assert_eq!(child.line(), "open");
@@ -652,7 +653,7 @@ fn resize(path: &Path, bytes: u64) {
     File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
 }
 
-/// The possible states of the counters' file; `None`: it is gone.
+/// The sizes that the file of the counters may have; `None` if it is missing.
 const DAMAGES: [Option<u64>; 6] =
     [None, Some(0), Some(1), Some(GENERATIONS_BYTES - 1), Some(GENERATIONS_BYTES + 1), Some(1 << 40)];
 
@@ -679,7 +680,7 @@ fn missing_or_misshapen_counters_are_recreated() {
             for store in &stores {
                 assert_eq!(load(store, &saved.token).unwrap().as_deref(), Some("old"));
             }
-            // Both hear each other.
+            // Each process sees the saves of the other.
             for (writer, reader, text) in [(0, 1, "new"), (1, 0, "newer")] {
                 put(&stores[writer], &saved.token, text, Durability::Relaxed).unwrap().unwrap();
                 assert_eq!(load(&stores[reader], &saved.token).unwrap().as_deref(), Some(text), "{bytes:?}");
@@ -690,7 +691,8 @@ fn missing_or_misshapen_counters_are_recreated() {
     }
 }
 
-/// As another file: a process that has the damaged one in memory follows the name, and is not killed by another cut.
+/// The damaged file is replaced by another file. A process that has mapped the damaged one switches to the new one, and
+/// is not killed if the old one is shortened again.
 #[test]
 fn damaged_counters_are_replaced_under_a_running_process() {
     for bytes in DAMAGES {
@@ -717,7 +719,7 @@ fn damaged_counters_are_replaced_under_a_running_process() {
 fn a_link_pipe_or_directory_in_place_of_the_counters_is_refused() {
     let operation = "failed to open the generations of session store `DIR/run/generations`";
     let text = format!("{operation}: {IN_ITS_PLACE}");
-    // To the right file, in its old place, or in none, or to another file.
+    // The link leads to the right file, which was moved, to no file, or to another file.
     let because = "Too many levels of symbolic links (os error 40)";
     for target in ["../aside", "nowhere", "sessile.json"] {
         let link = with_planted(GENERATIONS, |place| symlink(target, place).unwrap());
@@ -736,7 +738,7 @@ fn a_link_pipe_or_directory_in_place_of_the_counters_is_refused() {
     check_refused(socket, ErrorKind::NotASessionFile, &text, Some(no_file));
 }
 
-/// A hard link to it, that is: the user that planted it chose the file.
+/// The other file is linked by a hard link: the user that made the link has chosen the file.
 #[test]
 fn another_file_in_place_of_the_counters_keeps_its_contents() {
     for contents in [b"another user's".to_vec(), vec![7; 3 << 20]] {

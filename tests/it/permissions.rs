@@ -1,5 +1,5 @@
-//! Owners and modes: a store is made private again, or accessible to its group; permissions that cannot be
-//! fixed are one error with one remedy; and a directory without a store is never changed.
+//! Owners and modes. A store is made private again, or accessible to its group. Permissions that cannot be repaired are
+//! one error with one remedy. A directory without a store is never changed.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again_as_nobody, again_in_mounts, stage};
@@ -30,7 +30,7 @@ fn allow(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// All files below a directory and the directory itself, without following links.
+/// A directory and all files below it. Links are not followed.
 fn all(root: &Path) -> Vec<PathBuf> {
     let mut found = vec![root.to_owned()];
     let mut at = 0;
@@ -43,14 +43,14 @@ fn all(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Like `chmod -R`: one mode for directories, one for files.
+/// Sets one mode for all directories and one for all files, as `chmod -R` does.
 fn allow_all(root: &Path, directories: u32, files: u32) {
     for path in all(root).iter().filter(|path| !path.is_symlink()) {
         allow(path, if path.is_dir() { directories } else { files });
     }
 }
 
-/// Owner and mode of every file.
+/// The owner and mode of every file.
 fn modes(root: &Path) -> Vec<(PathBuf, u32, u32)> {
     let look = |path: PathBuf| {
         let found = fs::symlink_metadata(&path).unwrap();
@@ -69,7 +69,7 @@ fn check_modes(root: &Path, directories: u32, files: u32) {
     }
 }
 
-/// A store with two sessions.
+/// Makes a store with two sessions.
 fn made(root: &Path) -> [Saved; 2] {
     let store = FileStore::open(root).unwrap();
     ["old", "other"].map(|text| store.create(&record(text), Durability::Relaxed).unwrap())
@@ -77,8 +77,8 @@ fn made(root: &Path) -> [Saved; 2] {
 
 type Events = Arc<Mutex<Vec<(u64, u64)>>>;
 
-/// Options with an observer, and the events it receives: how many files were open to others, and how many of
-/// them were writable.
+/// Options with an observer, and the events that it receives: the number of files that others had access to, and how
+/// many of those they could write to.
 fn observed() -> (FileStoreOptions, Events) {
     let events = Events::default();
     let sink = Arc::clone(&events);
@@ -105,7 +105,7 @@ fn check_repaired(what: &str, open_up: impl FnOnce(&Path, &[Saved; 2]), want: (u
         assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(text), "{what}");
     }
     drop(store);
-    // Only once: the next opening finds the store private.
+    // The next opening reports nothing, because the store is private now.
     let (options, events) = observed();
     options.open(&root).unwrap();
     assert_eq!(*events.lock().unwrap(), [], "{what}");
@@ -113,8 +113,8 @@ fn check_repaired(what: &str, open_up: impl FnOnce(&Path, &[Saved; 2]), want: (u
 
 #[test]
 fn a_store_that_was_open_to_others_is_made_private_and_told() {
-    // The root, 256 shards, `run` and the indexes; parameters, the log of cut-offs, tag, counters, two files of
-    // each index, two sessions.
+    // The directories of a store: the root, 256 shards, `run` and the indexes. The files: parameters, tag, counters,
+    // two files of each index, two sessions, and the log of cut-offs.
     const DIRECTORIES: u64 = 1 + 256 + 3;
     const ALL: u64 = DIRECTORIES + 10;
     check_repaired("fsGroup", |root, _| allow_all(root, 0o2770, 0o660), (ALL, ALL));
@@ -134,8 +134,8 @@ fn a_store_that_was_open_to_others_is_made_private_and_told() {
     check_repaired("a session in its shard", one_session, (2, 1));
 }
 
-/// A link that another user planted must not decide which file's mode is changed, and a pipe must not block
-/// the opening.
+/// A link that another user has planted must not decide which file's mode is changed, and a pipe must not block the
+/// opening.
 #[test]
 fn links_pipes_and_strangers_in_an_open_store_are_left_alone() {
     let dir = directory_in_memory();
@@ -166,7 +166,8 @@ fn entry(tag: u16, permissions: u16, user: u32) -> Vec<u8> {
     [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &user.to_le_bytes()].concat()
 }
 
-/// Like `setfacl -m u:nobody:rwx`, and the same with `-d`.
+/// Gives the user nobody access by an access control list, as `setfacl -m u:nobody:rwx` does, and by a default list, as
+/// with `-d`.
 fn let_nobody_in(path: &Path) {
     let none = u32::MAX;
     let entries = [
@@ -206,8 +207,7 @@ fn access_control_lists_let_no_other_user_in() {
     let (options, events) = observed();
     let store = options.open(&root).unwrap();
     assert_eq!(events.lock().unwrap().len(), 1);
-    // The default lists of the directories are still there, but grant nothing on files that are created in
-    // them.
+    // The default lists of the directories are still there, but give no access to files that are created there.
     let new = store.create(&record("new"), Durability::Relaxed).unwrap();
     put(&store, &saved[1].token, &"grown".repeat(1000), Durability::Relaxed).unwrap().unwrap();
     check_modes(&root, 0o700, 0o600);
@@ -234,7 +234,7 @@ fn refusal(options: FileStoreOptions, root: &Path) -> Error {
     error
 }
 
-/// Runs the command at the end of an error.
+/// Runs the shell command that an error message advises.
 #[track_caller]
 fn obey(error: &Error) {
     let text = error.to_string();
@@ -260,21 +260,21 @@ fn a_directory_without_a_store_is_not_changed_nor_advised_to_be() {
             root.display()
         );
         assert_eq!(error.to_string(), text);
-        // The advice of the error works.
+        // A directory inside it, as the error advises, can be opened.
         FileStore::open(root.join("sessions")).unwrap();
         if mode & 0o1002 != 0 {
             let shared = refusal(FileStoreOptions::new().group_access(true), &root);
             assert_eq!(shared.to_string(), text);
         }
     }
-    // The same for a directory like /tmp with a store in it, which another user may have planted.
+    // The same for a directory like `/tmp` that holds a store, which another user may have planted.
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     made(&root);
     allow(&root, 0o1777);
     let error = refusal(FileStoreOptions::new(), &root);
     assert!(error.to_string().ends_with("(mode 1777); use a directory inside it"), "{error}");
-    // The same for the real directories.
+    // The same for the real `/tmp` and `/`.
     for (path, group_access) in [("/tmp", false), ("/tmp", true), ("/", false), ("/", true)] {
         let mode = fs::metadata(path).unwrap().mode();
         let error = FileStoreOptions::new().group_access(group_access).open(path).map(drop).unwrap_err();
@@ -285,7 +285,7 @@ fn a_directory_without_a_store_is_not_changed_nor_advised_to_be() {
     }
 }
 
-/// Like an empty volume of a container.
+/// The directory is like an empty volume of a container.
 #[test]
 fn a_volume_of_another_user_that_all_may_write_to_is_refused() {
     let Some(stage) = stage() else {
@@ -311,7 +311,7 @@ fn a_volume_of_another_user_that_all_may_write_to_is_refused() {
 #[test]
 fn anothers_store_is_one_error_with_the_command_that_repairs_it() {
     if !is_root() {
-        // Only the superuser can change owners, but every user can try another user's directory.
+        // Only the superuser can make a directory of another user, but every user can try to use `/`.
         let error = refusal(FileStoreOptions::new(), Path::new("/"));
         assert!(error.to_string().contains("it belongs to user 0"), "{error}");
         return;
@@ -346,8 +346,8 @@ fn anothers_store_is_one_error_with_the_command_that_repairs_it() {
         let store = FileStore::open(&root).unwrap();
         assert_eq!(load(&store, &saved[0].token).unwrap().as_deref(), Some("old"));
     }
-    // A file that was planted, or that another user left, in a directory that was open to others: the error
-    // names only that file.
+    // In a directory that was open to others there is a file that another user has planted or left. The error names
+    // only that file.
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let saved = made(&root);
@@ -378,7 +378,7 @@ fn an_open_store_on_a_read_only_disk_is_one_error() {
     let hear = move |event: &Event<'_>| heard.lock().unwrap().push(format!("{event:?}"));
     let error = refusal(FileStoreOptions::new().observer(hear), &root);
     assert_eq!(*events.lock().unwrap(), [""; 0], "no event was observed");
-    // Files in directories that cannot be fixed are not tried.
+    // After a directory could not be repaired, its files are not tried.
     let tried =
         |path: &&PathBuf| *path == &root || path.is_file() || fs::read_dir(path).unwrap().next().is_none();
     let tried = all(&root).iter().filter(tried).count();
@@ -390,12 +390,12 @@ fn an_open_store_on_a_read_only_disk_is_one_error() {
 
 // --------------------------------------------------------------------------------------------- it is a group's
 
-/// The numbers of a group and of three users, two of which are members. No such users need to exist.
+/// The ids of a group, and of three users of whom two are members. No such users need to exist.
 const GROUP: u32 = 12_345;
 const USERS: [u32; 2] = [12_001, 12_002];
 const STRANGER: u32 = 12_003;
 
-/// A directory that other users can access, and a copy of this program that they can execute.
+/// A directory that other users can access, and in it a copy of this program that they can run.
 fn common_place() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     allow(dir.path(), 0o755);
@@ -406,7 +406,7 @@ fn common_place() -> (tempfile::TempDir, PathBuf) {
     (dir, copy)
 }
 
-/// A process of a user. Without the right to change users, it runs as the current user.
+/// Starts a process of this user. If this process may not change its user, the child runs as the same user.
 fn process_of(user: u32, groups: &str, copy: &Path, root: &Path, umask: u32) -> Child {
     let number = user.to_string();
     let other = ["setpriv", "--reuid", &number, "--regid", &number, groups];
@@ -539,7 +539,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
     let root = dir.path().join("store");
     fs::create_dir(&root).unwrap();
     if !is_root() {
-        // Another user's process cannot be started, but there is a directory of another group.
+        // This process cannot start one of another user. But it can use a directory of a group that it is no member of.
         let error = refusal(FileStoreOptions::new().group_access(true), Path::new("/"));
         assert!(error.to_string().contains("of which this process is no member"), "{error}");
         return;
@@ -563,7 +563,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
     let mut child = member(USERS[1], &copy, &root, 0o022);
     assert_eq!(child.line(), "open");
     assert_eq!(ask(&mut child, "end"), "index_failures: 0");
-    // A directory that one user has closed is an error for the other, with its remedy.
+    // If one user has closed a shard, opening is an error for the other users, with the remedy.
     allow(&root.join("7f"), 0o700);
     allow(&root.join("80"), 0o2750);
     let text = member(USERS[1], &copy, &root, 0o022).line();
@@ -574,7 +574,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
     let (command, _) = command.rsplit_once(", None").unwrap();
     assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{command}");
     assert_eq!(member(USERS[1], &copy, &root, 0o022).line(), "open");
-    // The owner fixes it at opening, without an error.
+    // The shard's owner repairs it by opening the store, without an error.
     allow(&root.join("7f"), 0o700);
     assert_eq!(member(USERS[0], &copy, &root, 0o022).line(), "open");
 }
@@ -582,7 +582,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
 #[test]
 fn what_another_member_opened_to_all_users_is_refused() {
     if !is_root() {
-        // No directory of another user can be had.
+        // This process cannot make a directory of another user.
         return check_repaired("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
     }
     let (dir, copy) = common_place();
@@ -595,7 +595,7 @@ fn what_another_member_opened_to_all_users_is_refused() {
         let text = member(USERS[1], &copy, &root, 0o022).line();
         let want = format!("1 cannot be made accessible to group {GROUP} by user {}", USERS[1]);
         assert!(text.contains(&want) && text.contains(&format!("/{name}`")), "{text}");
-        // Its owner makes it right.
+        // Opening by the owner repairs the mode.
         assert_eq!(member(USERS[0], &copy, &root, 0o022).line(), "open");
         check_modes(&root, 0o2770, 0o660);
     }
@@ -619,7 +619,7 @@ fn a_store_changes_between_its_user_and_its_group_and_back() {
             assert_eq!(*events.lock().unwrap(), want, "group access: {group_access}");
         }
     }
-    // In a group's store, files that all users may write to are reported as well.
+    // In a group's store, files to which all users may write are reported, too.
     FileStoreOptions::new().group_access(true).open(&root).unwrap();
     allow(&root, 0o2777);
     allow(&root.join("7f"), 0o2775);
@@ -629,7 +629,7 @@ fn a_store_changes_between_its_user_and_its_group_and_back() {
     check_modes(&root, 0o2770, 0o660);
 }
 
-/// A maintenance command does not take a store from its group.
+/// The command `sessile` does not take a store away from its group.
 #[test]
 fn the_command_leaves_a_groups_store_to_its_group() {
     let dir = directory_in_memory();
@@ -642,8 +642,8 @@ fn the_command_leaves_a_groups_store_to_its_group() {
     }
 }
 
-/// The mode of a store's directory may have been changed by mistake: the command opens no session to other users for
-/// that, and takes none from them.
+/// The mode of a store's root may have been changed by mistake. The command neither gives other users access because of
+/// that, nor takes it from them.
 #[test]
 fn the_command_changes_no_mode_and_refuses_what_disagrees() {
     for (group_access, name, mode, want) in [
@@ -670,7 +670,7 @@ fn the_command_changes_no_mode_and_refuses_what_disagrees() {
             assert!(output.status.code() == Some(1) && text.contains(want), "{verb:?}: {output:?}");
             assert_eq!(modes(&root), before, "{verb:?}");
         }
-        // The remedies: its program, or a command.
+        // The remedies in the error: to start the store's program, or to run a command.
         let error = refusal(FileStoreOptions::new().keep_modes(true), &root).to_string();
         let (_, commands) = error.split_once("to make all private: ").unwrap();
         let (private, groups) = commands.split_once("; or, to give all to the group: ").unwrap();
@@ -686,7 +686,7 @@ fn the_command_changes_no_mode_and_refuses_what_disagrees() {
 #[test]
 fn an_exposed_store_is_reported_on_standard_error() {
     let dir = directory_in_memory();
-    // Text that ends a line, or turns one.
+    // The path contains characters that end a line, or reverse its direction.
     let root = dir.path().join("store\u{2028}\u{202e}");
     let errors = dir.path().join("errors");
     drop(FileStoreOptions::new().group_access(true).open(&root).unwrap());

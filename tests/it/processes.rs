@@ -1,5 +1,6 @@
-//! Several processes, one directory: requests that overlap all win, an ended session stays ended in the middle of any
-//! operation, and a writer that waits too long loses nothing. Operations that meet at random are in `tests/hammer`.
+//! Several processes on one directory. Concurrent requests all keep their changes. An ended session stays ended,
+//! whatever operation is under way. A save that waits too long for the lock fails and loses no earlier change. Random
+//! operations are tried in `tests/hammer`.
 use crate::support::memory::sessions_in;
 use crate::support::process::{Child, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::versions;
@@ -14,17 +15,17 @@ use tempfile::TempDir;
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("set own entries", set_own_entries), ("hold", hold)];
 
-/// Far longer than any operation here holds a lock, unless a test holds it.
+/// A wait limit far longer than any operation here holds a lock, unless a test makes it do so.
 const LONG_WAIT: Duration = Duration::from_secs(60);
 const SHORT_WAIT: Duration = Duration::from_millis(100);
-/// Time limit for an operation on a busy machine, where the lock wait is [`SHORT_WAIT`].
+/// The time in which an operation must return on a busy machine, with the wait limit [`SHORT_WAIT`].
 const SOON: Duration = Duration::from_secs(10);
 
 fn open(dir: &Path, lock_wait: Duration) -> FileStore {
     FileStoreOptions::new().lock_wait(lock_wait).open(dir).unwrap()
 }
 
-/// The races here are about locks and names; none needs its logouts on the disk.
+/// The tests in this file are about locks and names, so logouts are not synced.
 fn sessions(dir: &Path) -> Sessions {
     let options = FileStoreOptions::new().lock_wait(LONG_WAIT).sync_security_events(false);
     sessions_in(options.open(dir).unwrap())
@@ -42,13 +43,13 @@ fn token(text: &str) -> Token {
     Token::parse(text).unwrap()
 }
 
-/// The files in the shards: sessions and leftovers of unfinished operations.
+/// The files in all shards: sessions, and leftovers of unfinished operations.
 pub(crate) fn files(dir: &Path) -> Vec<String> {
     let relative = |path: PathBuf| path.strip_prefix(dir).unwrap().display().to_string();
     crate::support::texts::files_in_shards(dir).into_iter().map(relative).collect()
 }
 
-/// A new session with one entry.
+/// Creates a session with one entry. Returns its token.
 fn create(sessions: &Sessions, name: &str, value: u64) -> Token {
     let mut session = sessions.session([]);
     session.insert(name, value).unwrap();
@@ -56,12 +57,12 @@ fn create(sessions: &Sessions, name: &str, value: u64) -> Token {
     session.token().unwrap().unwrap()
 }
 
-/// Of each process.
+/// The number of threads of each process.
 const THREADS: u64 = 4;
-/// How often the requests overlap.
+/// The number of rounds in which requests overlap.
 const ROUNDS: u64 = 20;
 
-/// Each of the eight requests has read the session before the first of them saves.
+/// All eight requests have read the session before the first of them saves.
 #[test]
 fn eight_requests_that_set_different_entries_at_once_all_win() {
     let dir = TempDir::new().unwrap();
@@ -115,7 +116,7 @@ fn set_own_entries(parent: &Parent) {
     }
 }
 
-/// The operation that a holder of the lock is about to complete.
+/// The operation that the holder of the lock is about to complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Overwrite,
@@ -145,8 +146,7 @@ impl Operation {
     }
 }
 
-/// Starts a process that is in the middle of an update or a rotation, and stays there until it is sent a
-/// line.
+/// Starts a process that is in the middle of an update or a rotation, until it is sent a line.
 pub(crate) fn holder(dir: &TempDir, held: &Token, operation: Operation) -> Child {
     let child =
         start("hold", dir).with("TOKEN", held.expose()).with("OPERATION", format!("{operation:?}")).start();
@@ -183,7 +183,7 @@ fn check_delete_beside(operation: Operation) {
     let store = open(dir.path(), SHORT_WAIT);
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
     let mut holder = holder(&dir, &held, operation);
-    // A save of a third process, which has opened the file and waits for the holder.
+    // A third process has opened the file for a save, and waits for the lock.
     let waiter =
         start("hold", &dir).with("TOKEN", held.expose()).with("OPERATION", format!("{operation:?}")).start();
     thread::sleep(SHORT_WAIT);
@@ -197,7 +197,8 @@ fn check_delete_beside(operation: Operation) {
     holder.say("go on");
     holder.go_on();
     let [outcome] = &holder.finish()[..] else { panic!("{operation:?}: one outcome") };
-    // An update in place began before the deletion and may count as earlier; the session is gone in any case.
+    // An update in place that began before the deletion may count as completed before it. The session is gone in any
+    // case.
     if operation != Operation::Overwrite {
         assert_eq!(outcome, "gone", "{operation:?}");
     }
@@ -228,7 +229,7 @@ fn a_writer_that_waits_too_long_is_busy_and_loses_nothing() {
     }
 }
 
-/// `operation` must be refused while another thread, then another process, is in the middle of an update.
+/// Asserts that `operation` is refused while another thread, and then another process, is in the middle of an update.
 #[track_caller]
 fn check_busy(operation: Operation) {
     let dir = TempDir::new().unwrap();
@@ -240,7 +241,7 @@ fn check_busy(operation: Operation) {
         let took = begun.elapsed();
         assert_eq!(error.kind(), ErrorKind::Busy, "{operation:?} beside {by}: {error}");
         assert!(took >= SHORT_WAIT && took < SOON, "{operation:?} beside {by}: refused after {took:?}");
-        // Loads do not wait for a lock.
+        // Loads wait for no lock.
         assert_eq!(versions::stored(&store, &held), Some(1), "{operation:?} beside {by}");
         assert_eq!(files(dir.path()).len(), 1, "{operation:?} beside {by}");
     };
@@ -252,7 +253,7 @@ fn check_busy(operation: Operation) {
         scope.spawn(move || {
             let change = &mut |_: &mut Record| {
                 entered.send(()).unwrap();
-                // An error here means that the test has failed, and the test reports it.
+                // The channel is closed if the test has failed. Then the failure is reported elsewhere.
                 let _ = left.recv();
                 Ok(Verdict::Keep)
             };
@@ -267,7 +268,7 @@ fn check_busy(operation: Operation) {
     check_refused("a process");
     holder.say("go on");
     holder.finish();
-    // The same call succeeds when the holder is done.
+    // The same operation succeeds when the holder has released the lock.
     assert_eq!(versions::stored(&store, &held), Some(2));
     assert!(operation.run(&store, &held, || {}).unwrap().is_some());
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// A panic that prints nothing.
+/// Panics without printing a message.
 fn panic_quietly() {
     resume_unwind(Box::new("on purpose"));
 }
@@ -42,7 +42,7 @@ impl Drop for PanicsWhenDropped {
 // ------------------------------------------------------------------------------- functions and types, under a lock
 
 thread_local! {
-    /// Which of its own code a [`Trap`] panics in.
+    /// The name of the code in which a [`Trap`] panics; empty for none.
     static TRAP: Cell<&'static str> = const { Cell::new("") };
 }
 
@@ -53,7 +53,7 @@ fn step_into(code: &str) {
     }
 }
 
-/// A number whose type's own code panics once, in the named place.
+/// A number whose trait implementations panic once, in the code that [`TRAP`] names.
 #[derive(Debug)]
 struct Trap(u64);
 
@@ -89,7 +89,7 @@ fn count(trap: &mut Trap) {
     trap.0 += 1;
 }
 
-/// A captured value whose `Clone` panics once, at a chosen place.
+/// A captured value whose `Clone` panics once, when it is told to.
 struct Captured;
 
 impl Clone for Captured {
@@ -135,7 +135,7 @@ fn a_panic_under_the_lock_writes_and_locks_nothing() {
     let others = Sessions::new(open(), Cookies::plain_http()).unwrap();
     let mut stored = 1;
     for code in ["function", "serialize", "deserialize", "drop", "default"] {
-        // The entry that has no default to be asked for is there.
+        // The default of the type is only asked for if the entry is missing.
         let name = if code == "default" { "missing" } else { "n" };
         let mut session = sessions.session([token.clone()]);
         session.update(name, count).unwrap();
@@ -147,7 +147,7 @@ fn a_panic_under_the_lock_writes_and_locks_nothing() {
             ErrorKind::Panicked,
             "update_now: {code}"
         );
-        // The result of `update` is dropped by its caller.
+        // The caller drops the value that `update` returned.
         if code != "drop" {
             let mut preview = sessions.session([token.clone()]);
             TRAP.set(code);
@@ -155,7 +155,7 @@ fn a_panic_under_the_lock_writes_and_locks_nothing() {
             assert_eq!(error.kind(), ErrorKind::Panicked, "update: {code}");
             assert!(!preview.modified());
         }
-        // A new session is made under no lock, and made of nothing.
+        // A new session is made without a lock, from no stored value.
         let mut new = sessions.visit([]);
         TRAP.set(if code == "deserialize" { "default" } else { code });
         assert_eq!(new.update_now(name, count).unwrap_err().kind(), ErrorKind::Panicked, "new: {code}");
@@ -179,7 +179,7 @@ fn a_panic_under_the_lock_writes_and_locks_nothing() {
 
 // ------------------------------------------------------------------------------------------------ servers
 
-/// A store of the program's own that panics at some tokens.
+/// A store that the program has implemented itself. It panics for some tokens.
 struct Theirs(FileStore);
 
 impl Store for Theirs {
@@ -212,7 +212,7 @@ impl Store for Theirs {
     }
 }
 
-/// A response that panics in this code of its own.
+/// A response type of the program. It panics in the method with this name.
 struct Mine(&'static str);
 
 impl IntoResponse<AnyResponse> for Mine {
@@ -269,7 +269,7 @@ fn own_code(path: &str, session: &mut Session) -> Result<Mine> {
             session.update("n", count)?;
             panic_quietly();
         }
-        // Its response cannot be sent: the record is too large.
+        // The record is too large to be saved, so the handler's response is dropped, and an error is sent.
         "/dropped-unsent" => {
             std::mem::forget(count);
             session.insert("blob", "x".repeat(2 << 20))?;
@@ -293,7 +293,7 @@ fn no_code_of_the_program_costs_a_worker() {
     let store = Theirs(FileStore::open(dir.path()).unwrap());
     let sessions = Sessions::new(store, Cookies::plain_http()).unwrap();
     let sessions = sessions.with_observer(|_| panic_quietly());
-    // One worker: if it dies, nothing is answered any more.
+    // The server has one worker thread. If that thread dies, no further request is answered.
     let server = server::tiny_http(&sessions, 1, |request, session| own_code(request.url(), session));
     let check = |path: &str, cookie: &str, status: u16| {
         let mut client = Client::connect(server.address);
@@ -311,7 +311,8 @@ fn no_code_of_the_program_costs_a_worker() {
     for path in ["/is_error", "/session_error", "/into_response"] {
         check(path, "", 500);
     }
-    // Too late for another answer: `tiny_http` leaves the connection open, and the visitor waiting.
+    // The response has begun, so no other one can be sent. `tiny_http` leaves the connection open, and the client
+    // waits.
     for path in ["/read", "/drop"] {
         let mut client = Client::connect(server.address);
         client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).unwrap();
@@ -322,7 +323,7 @@ fn no_code_of_the_program_costs_a_worker() {
 
 // ------------------------------------------------------------------------------------- standard output and error
 
-/// A server whose observer prints, until its standard input ends.
+/// A server whose observer prints events. It runs until its standard input ends.
 fn print_and_serve(dir: &Path) -> ! {
     let sessions = Sessions::new(FileStore::open(dir).unwrap(), Cookies::plain_http()).unwrap();
     let sessions = sessions.with_observer(|event| {
@@ -363,7 +364,8 @@ fn a_server_whose_observer_prints_to_closed_pipes_goes_on() {
     child.wait().unwrap();
 }
 
-/// Sweeps an index that is no directory, without an observer, and says how often that failed.
+/// Sweeps a store whose index is a file in place of a directory, without an observer. Prints how often the sweep
+/// failed.
 fn fail_to_sweep(dir: &Path) {
     let store = Arc::new(FileStore::open(dir).unwrap());
     fs::remove_dir_all(dir.join("run/due")).unwrap();

@@ -1,5 +1,5 @@
-//! The reaper: expired sessions are removed without a call, only its handle and the store's end stop the thread, these
-//! stop it soon, and it leaves nothing behind.
+//! The reaper removes expired sessions without further calls. Only its handle, and the end of the store, stop its
+//! thread; each does so soon. The thread leaves no resources behind.
 use crate::support::client::Client;
 use crate::support::cookie_jar::Jar;
 use crate::support::process::{Child, Parent, Start, Worker, hear_from_all, say_to_all};
@@ -25,9 +25,9 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("reap", reap), ("serve and reap
 const RELAXED: Durability = Durability::Relaxed;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-/// Longest wait for an expected event.
+/// The longest wait for an expected event.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Longer than any test: each sweep is a requested one, or the first.
+/// An interval longer than any test: each sweep but the first is requested.
 const NEVER: Duration = Duration::from_secs(30 * 86_400);
 
 // ------------------------------------------------------------------------------------------------ helpers
@@ -36,7 +36,7 @@ fn open(dir: &Path) -> Arc<FileStore> {
     Arc::new(FileStoreOptions::new().watch(false).open(dir).unwrap())
 }
 
-/// Whether the store is closed everywhere.
+/// Whether no process has the store open.
 fn is_closed(dir: &Path) -> bool {
     // An open store has its root locked.
     File::open(dir).unwrap().try_lock().is_ok()
@@ -53,14 +53,15 @@ fn live(dir: &Path, count: usize) -> Vec<Saved> {
     (0..count).map(|_| create(&store, HOUR)).collect()
 }
 
-/// Creates expired sessions, by a clock that is behind, in a store that is not swept yet.
+/// Creates sessions that have expired by the system's clock, with a clock that is behind, in a store that is not swept
+/// yet.
 fn expired(dir: &Path, count: usize) -> Vec<Saved> {
     let clock = Clock::manual(SystemTime::now() - 2 * HOUR);
     let store = FileStoreOptions::new().watch(false).clock(clock).open(dir).unwrap();
     (0..count).map(|_| create(&store, HOUR / 60)).collect()
 }
 
-/// The same in a store that may be swept meanwhile.
+/// Creates expired sessions in a store that may be swept meanwhile.
 fn expired_meanwhile(store: &FileStore, count: usize) -> Vec<Saved> {
     let sessions = (0..count).map(|_| create(store, SECOND / 4)).collect();
     thread::sleep(SECOND / 4);
@@ -92,7 +93,7 @@ fn fast() -> SweepOptions {
     SweepOptions::new().cpu_percent(100)
 }
 
-/// Sweeps once within ten seconds, and then on request.
+/// Options for a first sweep within ten seconds, and later ones on request only.
 fn on_demand() -> ReaperOptions {
     ReaperOptions::new().interval(NEVER).sweep(fast())
 }
@@ -101,11 +102,11 @@ fn often() -> ReaperOptions {
     ReaperOptions::new().interval(SECOND / 10).sweep(fast())
 }
 
-/// A report to the observer: outcome, removed, failed.
+/// The report of a sweep to the observer: the outcome, and the numbers of removed and failed files.
 type Told = Result<(SweepOutcome, u64, u64), String>;
 const FINISHED: SweepOutcome = SweepOutcome::Completed;
 
-/// A reaper, and the reports to its observer. The channel is disconnected when the thread has ended.
+/// Starts a reaper. Returns also the reports to its observer; the channel is closed when the thread has ended.
 fn start(store: &Arc<FileStore>, options: ReaperOptions) -> (Reaper, Receiver<Told>) {
     let (sender, reports) = channel();
     let options = options.observer(move |swept| {
@@ -123,7 +124,7 @@ fn next(reports: &Receiver<Told>) -> Told {
     reports.recv_timeout(PATIENCE).expect("the reaper sweeps")
 }
 
-/// Drains the reports until the thread has ended.
+/// Receives reports until the thread has ended.
 #[track_caller]
 fn check_ends(reports: &Receiver<Told>) {
     let began = Instant::now();
@@ -144,7 +145,7 @@ fn expired_sessions_are_removed_and_live_ones_not() {
     let store = open(dir.path());
     let lives = live(dir.path(), 20);
     let reaper = store.start_reaper(often()).unwrap();
-    // Twice: it does not stop after the first.
+    // Two sweeps, to show that the thread does not stop after the first.
     for _ in 0..2 {
         let dies: Vec<_> = (0..20).map(|_| create(&store, SECOND / 5)).collect();
         eventually("the expired are removed", || exist(dir.path(), &dies) == 0);
@@ -184,7 +185,7 @@ fn each_requested_sweep_comes_at_once() {
     for n in 1..=5 {
         expired_meanwhile(&store, n);
         reaper.sweep_now();
-        // The first may come by itself just before.
+        // The first sweep may begin by itself just before it is requested.
         let mut removed = 0;
         while removed < n as u64 {
             removed += next(&reports).unwrap().1;
@@ -202,7 +203,7 @@ fn a_sweep_requested_during_another_follows_it_once() {
     let (reaper, reports) = start(&store, on_demand().sweep(SweepOptions::new().files_per_second(20)));
     reaper.sweep_now();
     eventually("the sweep has begun", || exist(dir.path(), &dies) < 20);
-    // Due after it began: the running sweep leaves it, the next one removes it.
+    // This session expires after the sweep has begun. The running sweep leaves it, and the next one removes it.
     let later = [create(&store, Duration::ZERO)];
     for _ in 0..3 {
         reaper.sweep_now();
@@ -239,7 +240,7 @@ fn a_sweep_beside_another_is_skipped_and_counted() {
 
 // ------------------------------------------------------------------------------------------------ it stops
 
-/// Stops a reaper in the midst of a sweep, and checks the time.
+/// Stops a reaper in the middle of a sweep, and asserts that it stops within the time limit.
 #[track_caller]
 fn check_stops(case: &str, sessions: usize, options: &SweepOptions) {
     for is_closed in [true, false] {
@@ -253,13 +254,13 @@ fn check_stops(case: &str, sessions: usize, options: &SweepOptions) {
         let total = is_closed.then(|| reaper.close());
         let took = began.elapsed();
         println!("stopped within {took:?}, {case}");
-        // Five times the promised limit: other tests use the machine as well.
+        // The limit is five times the documented one, because other tests use the machine as well.
         assert!(took < SECOND, "{case}: {took:?}");
         let (end, removed, failed) = reports.try_recv().expect("a report").unwrap();
         assert_eq!((end, failed), (SweepOutcome::Cancelled, 0), "{case}");
         total.inspect(|total| assert_eq!((total.sweeps, total.removed), (1, removed), "{case}"));
         check_ends(&reports);
-        // No sweep runs any more, and the next one does the rest.
+        // After the stop no file is removed. The next sweep removes the rest.
         let left = files_in_shards(dir.path()).len();
         let rest = store.sweep(&fast()).unwrap();
         assert_eq!((rest.outcome, rest.removed), (FINISHED, left as u64), "{case}");
@@ -287,7 +288,7 @@ fn it_stops_soon_while_it_reads_an_index_with_nothing_due() {
     for _ in 0..1000 {
         create(&store, HOUR / 2);
     }
-    // As after an hour of many visitors.
+    // A large bucket of the index, as after an hour with many visitors.
     let bucket = dir.path().join("run/due/500000");
     let entries = fs::read(&bucket).unwrap();
     assert_eq!(entries.len(), 32_000);
@@ -304,7 +305,7 @@ fn it_stops_soon_while_it_reads_an_index_with_nothing_due() {
     assert_eq!(next(&reports), Ok((SweepOutcome::Cancelled, 0, 0)));
 }
 
-/// The numbers of this process's descriptors, threads and mappings.
+/// The numbers of descriptors, threads and mappings of this process.
 fn held() -> [usize; 3] {
     let names = |dir: &str| fs::read_dir(dir).unwrap().count();
     [
@@ -337,7 +338,7 @@ fn a_thousand_stopped_reapers_leave_no_thread_or_descriptor() {
             _ => assert_eq!(reaper.close().errors, 0),
         }
     };
-    // The first reaper creates the resources that a process needs once.
+    // The first reapers allocate resources that a process allocates only once.
     (0..8).for_each(cycle);
     let before = held();
     (0..1000).for_each(cycle);
@@ -391,7 +392,7 @@ fn an_unreadable_directory_is_counted_and_tried_again() {
     let inside = fs::read_dir(&aside).unwrap().count();
     let (reaper, reports) = start(&store, on_demand());
     reaper.sweep_now();
-    // The walk may have come by it as well.
+    // The walk may have failed on the missing shard, too, so there are one or two failures.
     let (end, removed, failed) = next(&reports).unwrap();
     assert_eq!((end, removed), (FINISHED, 200 - inside as u64));
     assert!((1..=2).contains(&failed), "{failed}");
@@ -418,12 +419,12 @@ fn a_panic_in_the_observer_is_contained_and_counted() {
         assert_eq!(calls.recv_timeout(PATIENCE), Ok(want));
     }
     let total = reaper.close();
-    // One more may have come.
+    // A further panic may have been counted.
     assert!((3..=4).contains(&total.panics), "{total:?}");
     assert!(total.sweeps >= 6 && total.errors == 0, "the work before a panic is counted: {total:?}");
 }
 
-/// Panics with something that panics again when it is dropped.
+/// A value to panic with. It panics again when it is dropped.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -460,14 +461,14 @@ fn an_observer_may_stop_its_own_reaper() {
         flag.store(own.map(drop).is_some(), Ordering::SeqCst);
     };
     *own.lock().unwrap() = Some(store.start_reaper(often().observer(observer)).unwrap());
-    // The thread has the other reference.
+    // The thread of the reaper has the other reference, until it ends.
     eventually("the thread has ended", || Arc::strong_count(&own) == 1);
     assert!(ended.load(Ordering::SeqCst), "without a panic");
 }
 
 // ------------------------------------------------------------------------------------------ several processes
 
-/// Runs a reaper until it is stopped by its parent, and reports its counts: sessions removed, and all failures.
+/// A worker process: runs a reaper until the parent stops it. Reports the numbers of removed sessions and of failures.
 fn reap(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
     let store = open(dir);
@@ -512,11 +513,11 @@ fn reapers_of_several_processes_remove_each_session_once() {
 fn a_process_killed_in_a_sweep_leaves_the_rest_to_others() {
     let dir = directory_in_memory();
     let lives = live(dir.path(), 100);
-    // How long each goes on after it was seen to sweep, in milliseconds.
+    // The process to kill, and the time in milliseconds for which it goes on sweeping before.
     for (killed, pause) in [(0, 0), (1, 20), (1, 0), (0, 45)] {
         let dies = expired(dir.path(), 300);
         let mut left = dies.len();
-        // Each has the sweep to itself, and is killed in the midst of it.
+        // Each reaper runs alone, and is killed in the middle of its sweep.
         while left > 200 {
             let reaper = start_reaping(dir.path(), 300);
             assert_eq!(reaper.line(), "reaping");
@@ -525,11 +526,11 @@ fn a_process_killed_in_a_sweep_leaves_the_rest_to_others() {
             reaper.kill();
             left = exist(dir.path(), &dies);
         }
-        // One skips its sweep while the other sweeps, and is killed.
+        // One of two reapers skips its sweep while the other one sweeps, and is killed.
         let mut reapers = [start_reaping(dir.path(), 400), start_reaping(dir.path(), 400)];
         hear_from_all(&reapers, "reaping");
         eventually("one of them sweeps", || exist(dir.path(), &dies) < left);
-        // Whichever it is.
+        // Kills the first or the second of them.
         reapers.rotate_left(killed);
         let [killed, mut stays] = reapers;
         killed.kill();
@@ -556,7 +557,7 @@ fn a_dropped_store_is_closed_and_its_reaper_ends_by_itself() {
         if !is_asleep {
             check_ends(&reports);
         }
-        // A request without a thread is ignored.
+        // After the thread has ended, a request for a sweep is ignored.
         reaper.sweep_now();
         assert_eq!(reaper.close().errors, 0);
         check_ends(&reports);
@@ -571,7 +572,7 @@ fn a_store_that_is_dropped_during_a_long_sweep_is_closed_soon() {
     let (reaper, reports) = start(&store, often().sweep(SweepOptions::new().files_per_second(1)));
     eventually("the sweep has begun", || exist(dir.path(), &dies) < 200);
     drop(store);
-    // The rest of the sweep would take minutes.
+    // The rest of the sweep would take minutes, so the thread must have been stopped in it.
     eventually("it is closed", || is_closed(dir.path()));
     check_ends(&reports);
     assert_eq!(reaper.close().errors, 0);
@@ -591,7 +592,7 @@ fn a_reaper_that_is_forgotten_sweeps_until_the_store_is_dropped() {
     assert!(is_closed(dir.path()));
 }
 
-/// Forks for each operation.
+/// The number of forks for each operation.
 const FORKS: usize = 100;
 
 #[test]
@@ -607,7 +608,8 @@ fn a_forked_child_can_drop_its_copy_of_a_reaper() {
         let store = open(&dir);
         let (reaper, reports) = start(&store, on_demand());
         let mut both = Some((store, reaper));
-        // Each time the thread is at another point of its turn: in the child its locks stay as they are.
+        // At each fork the reaper's thread is at another point of its loop. In the child, the locks that it holds are
+        // never released.
         for _ in 0..FORKS {
             both.as_ref().unwrap().1.sweep_now();
             both = in_child(both, |(store, reaper)| match operation {
@@ -636,19 +638,20 @@ fn a_forked_child_can_drop_its_copy_of_a_reaper() {
     check_all_live(&dir, &lives);
 }
 
-/// Runs `operation` in a forked child with its copy of `value`, and fails as it fails, or if it hangs.
+/// Runs `operation` in a forked child, with the child's copy of `value`. Fails if the operation fails, or if the child
+/// hangs.
 #[expect(unsafe_code, reason = "there is no safe fork")]
 #[track_caller]
 fn in_child<T>(mut value: Option<T>, operation: impl FnOnce(T)) -> Option<T> {
     use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-    // SAFETY: the child ends without returning from here; its calls before that must work with the locks of other
-    // threads held for ever, which is the subject of the test.
+    // SAFETY: the child ends without returning from this function. Before that, its calls must work although locks of
+    // other threads are held for ever, which this test is about.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", std::io::Error::last_os_error()),
         0 => {
             let operation = std::panic::AssertUnwindSafe(|| operation(value.take().unwrap()));
             let failed = std::panic::catch_unwind(operation).is_err();
-            // SAFETY: ends the child at once, without the exit handlers that the parent has registered.
+            // SAFETY: ends the child at once, without running the exit handlers that the parent has registered.
             unsafe { libc::_exit(i32::from(failed)) }
         }
         child => {
@@ -719,7 +722,7 @@ fn the_thread_has_a_name_and_its_debug_output_no_secret() {
     let options = on_demand().observer(move |swept| {
         let name = thread::current().name().map(str::to_owned);
         let of_system = fs::read_to_string("/proc/thread-self/comm").unwrap();
-        // The observer owns a secret, which no output may show.
+        // The observer owns a secret, which `Debug` must not show.
         assert!(!format!("{swept:?}").contains(&secret));
         let _ = sender.send((name, of_system));
     });
@@ -747,12 +750,12 @@ fn the_thread_has_a_name_and_its_debug_output_no_secret() {
 
 // ---------------------------------------------------------------------------------- a server that never returns
 
-/// Serves for ever, with a reaper that is never stopped.
+/// A worker process: a server with a reaper that is never stopped.
 fn serve_and_reap(parent: &Parent) {
     let store = open(Path::new(parent.argument("DIR")));
     let _reaper = store.start_reaper(often()).unwrap();
     let sessions = Sessions::new(store, Cookies::plain_http()).unwrap();
-    // As `rouille::start_server` does it, which would not say at which port.
+    // The loop of `rouille::start_server`, which does not tell the port.
     let server = rouille::Server::new("127.0.0.1:0", move |request| {
         http::rouille::serve(&sessions, request, |request, session| -> sessile::Result<_> {
             let n = session.update_now("n", |n: &mut u64| {
@@ -776,7 +779,7 @@ fn serve(dir: &Path) -> (Child, SocketAddr) {
     (server, address)
 }
 
-/// A visitor: the cookie, and how many visits were answered.
+/// A visitor: the cookie, and the number of answered visits.
 #[derive(Default)]
 struct Visitor {
     jar: Jar,
@@ -784,7 +787,7 @@ struct Visitor {
 }
 
 impl Visitor {
-    /// `None` when the server is gone.
+    /// Visits the page; `None` if the server has been killed.
     fn visit(&mut self, server: &mut Client, path: &str) -> Option<u64> {
         let cookie = self.jar.header().map_or_else(String::new, |cookie| format!("Cookie: {cookie}\r\n"));
         server.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n{cookie}\r\n")).ok()?;
@@ -803,7 +806,8 @@ impl Visitor {
 #[test]
 fn a_killed_server_keeps_live_sessions_and_removes_expired_ones() {
     let dir = directory_in_memory();
-    // How long each server goes on after its first passer-by, in milliseconds; the last one has none.
+    // The time in milliseconds for which each server runs after the first visit of a passing visitor. The last server
+    // has no such visitor.
     let lives = [0, 130, 50, 380, 15];
     let mut regulars = [Visitor::default(), Visitor::default()];
     let mut passers_by = Vec::new();
@@ -813,10 +817,10 @@ fn a_killed_server_keeps_live_sessions_and_removes_expired_ones() {
         for regular in &mut regulars {
             let before = regular.visits;
             let now = regular.visit(&mut connect(), "/").unwrap();
-            // A visit that was running when the server was killed may count.
+            // A visit may have been saved without an answer when the server was killed.
             assert!(now > before && now <= before + 2, "{now} visits after {before}");
         }
-        // Those of the rounds before this one, and of the server that was killed.
+        // The files of passing visitors of the rounds before this one, and of the server that was killed, must be gone.
         let file = |visitor: &Visitor| path_of(dir.path(), visitor.public_id());
         eventually("expired sessions are removed", || !passers_by.iter().any(|gone| file(gone).exists()));
         let Some(life) = life else {

@@ -1,7 +1,5 @@
-//! `Debug` shows no id and no data of a session: a program's log, and the output of an `unwrap`, is read by
-//! more people than the visitor meant.
-//!
-//! Shown are kinds, counts, sizes, times, names of entries, and digests of ids.
+//! `Debug` shows no secret id and no data of a session, because logs, and the output of a failed `unwrap`, are read by
+//! others than the visitor. It shows kinds, counts, sizes, times, names of entries, and digests of ids.
 use sessile::{
     Clock, Cookies, Event, FileStoreOptions, Lookup, Record, SaveError, SessionId, Sessions, Store, ValueRef,
 };
@@ -13,7 +11,7 @@ const SECRET: &str = "Str0ngSecret";
 const NUMBER: u64 = 6_021_407_621;
 const USER: &str = "ada.lovelace@example.org";
 
-/// The secrets: the texts, and the same as lists of bytes.
+/// The secret texts, each as a text and as a list of bytes.
 struct Secrets(Vec<String>);
 
 impl Secrets {

@@ -1,5 +1,5 @@
-//! A backup that is restored over running servers, and the part of a store that a backup can leave out: the
-//! directory `run`.
+//! A backup that is restored while servers run, and the part of a store that a backup may leave out: the directory
+//! `run`.
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, put, record, text_of};
 use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, Token};
@@ -14,9 +14,8 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("serve as asked", serve_as_aske
 const RELAXED: Durability = Durability::Relaxed;
 const COUNTERS: &str = "run/generations";
 const COUNTERS_BYTES: u64 = (2 << 20) + 4096;
-/// How long a process may use counters that were replaced: it checks once a second. The limit is ten times
-/// that for a busy machine, and far less than the minute for which a cache entry is trusted without an
-/// invalidation.
+/// How long a process may use a file of counters that was replaced: it checks once a second. The limit is ten times as
+/// long for a busy machine, and far less than the minute for which a cached copy is returned without an invalidation.
 const NOTICED: Duration = Duration::from_secs(10);
 
 fn options(watches: bool) -> FileStoreOptions {
@@ -30,7 +29,7 @@ fn shown(store: &FileStore, token: &Token) -> String {
     }
 }
 
-/// A server: loads, saves and ends sessions on request.
+/// A worker process: a server that loads, saves and ends sessions on request.
 fn serve_as_asked(parent: &Parent) {
     let store = options(parent.argument("WATCHES") == "yes").open(parent.argument("DIR")).unwrap();
     parent.report("ready");
@@ -42,7 +41,7 @@ fn serve_as_asked(parent: &Parent) {
             ("load", Some(token)) => parent.report(shown(&store, token)),
             ("warm", Some(token)) => {
                 let hits = store.stats().hits;
-                // The first load may have to read the file.
+                // The first load may have to read the file; the second one is a hit.
                 let texts = [(); 2].map(|()| shown(&store, token));
                 assert!(store.stats().hits > hits, "the session is not cached");
                 parent.report(&texts[1]);
@@ -88,7 +87,7 @@ impl Server {
     }
 }
 
-/// Ways of restoring a backup of the counters over those in use, by name.
+/// A way of restoring a backup of the counters' file over the one in use, with its name.
 type Restoration = (&'static str, fn(&Path));
 const RESTORATIONS: [Restoration; 5] = [
     ("as rsync does", |counters| {
@@ -129,8 +128,8 @@ fn all_hear_each_other_again_after_the_counters_were_replaced() {
             let mut later = Server::start(&root, watches);
             assert!(tokens.iter().all(|token| later.ask("warm", token) == "old"), "{context}");
             let [one, other] = &mut earlier;
-            // Of the earlier servers, one that must be notified may not have checked the counters yet; a
-            // server that opened the store later is notified at once.
+            // A server that was started earlier may not have checked the file of the counters yet, and so may not see
+            // the change at once. A server that opened the store later does.
             assert_eq!(one.ask("save", saved_before), "saved");
             assert_eq!(later.ask("load", saved_before), "new", "{context}: at once");
             assert_eq!(one.ask("end", ended_before), "ended");
@@ -143,7 +142,7 @@ fn all_hear_each_other_again_after_the_counters_were_replaced() {
                 server.check_notices(saved_after, "new", &context);
                 server.check_notices(ended_after, "absent", &context);
             }
-            // Now all servers use the same counters.
+            // From now on, all servers use the same file of counters.
             for token in [saved, ended] {
                 assert!([&mut *one, other, &mut later].map(|server| server.ask("warm", token)) == ["old"; 3]);
             }
@@ -156,7 +155,7 @@ fn all_hear_each_other_again_after_the_counters_were_replaced() {
     }
 }
 
-/// Its clock stands still, so only the watcher makes it check the counters.
+/// The clock of the store stands still, so only the watcher makes it check the file of the counters.
 #[cfg(feature = "watch")]
 #[test]
 fn a_watcher_hears_that_the_counters_were_replaced() {
@@ -184,7 +183,7 @@ fn a_missing_run_directory_is_recreated_when_it_is_needed() {
     let check = |root: &Path| {
         assert_eq!(fs::metadata(root.join(COUNTERS)).unwrap().len(), COUNTERS_BYTES);
         let tag = fs::read_to_string(root.join("run/CACHEDIR.TAG")).unwrap();
-        // Byte for byte, because backup programs compare it.
+        // Backup programs compare these bytes exactly.
         assert!(tag.starts_with("Signature: 8a477f597d28d172789f06886806bc55\n"), "{tag}");
     };
     let dir = directory_in_memory();
@@ -193,7 +192,7 @@ fn a_missing_run_directory_is_recreated_when_it_is_needed() {
     let store = options(false).clock(clock.clone()).open(root).unwrap();
     let saved = store.create(&record("x"), RELAXED).unwrap();
     check(root);
-    // By a save; by a load, when a check is due; and by an opening.
+    // The directory `run` is made again by a save, by a load when a check is due, and by an opening.
     let operations: [&dyn Fn(); 4] = [
         &|| drop(put(&store, &saved.token, "x", RELAXED).unwrap().unwrap()),
         &|| {
@@ -201,7 +200,7 @@ fn a_missing_run_directory_is_recreated_when_it_is_needed() {
             shown(&store, &saved.token);
         },
         &|| drop(options(false).open(root).unwrap()),
-        // Also if the clock was set back.
+        // A check is also due if the clock was set back.
         &|| {
             clock.set(clock.now() - Duration::from_secs(60));
             shown(&store, &saved.token);
@@ -213,7 +212,7 @@ fn a_missing_run_directory_is_recreated_when_it_is_needed() {
         check(root);
         assert_eq!(shown(&store, &saved.token), "x");
     }
-    // The index is recreated, too.
+    // The index is made again, too.
     fs::remove_dir_all(root.join("run")).unwrap();
     store.create(&record("x"), RELAXED).unwrap();
     assert_eq!(store.stats().index_failures, 0);
@@ -239,7 +238,7 @@ fn a_backup_without_run_directory_holds_all_sessions() {
     assert!(tokens.iter().all(|token| shown(&store, token) == "x"));
 }
 
-/// A store without a cache needs no counters to be right, and the others hear its saves.
+/// A store without a cache does not read the counters. Its saves must still be seen by stores that do.
 #[test]
 fn a_store_without_a_cache_writes_to_restored_counters() {
     for (how, restore) in RESTORATIONS {

@@ -1,8 +1,7 @@
-//! A handler's operations on its session inside of a real server, and the visitor's response: `tiny_http`
-//! with several workers and rouille, on loopback, side by side.
-//!
-//! The promise: the session is saved before the response is sent; a handler that fails changes nothing but
-//! by operations at once; no panic costs a worker; a failed save is answered with a status that says so.
+//! Operations of a handler on its session in a real server, and the visitor's response. The servers are `tiny_http`
+//! with several workers, and rouille, on the loopback interface. The promises: the session is saved before the response
+//! is sent. If a handler fails, only its operations that change the store at once have an effect. No panic ends a
+//! worker. If the save fails, the response has a status that says so.
 use crate::support::client::{Browser, Client, PATIENCE, Response};
 use crate::support::probe::{Call, Probe};
 use crate::support::server::{self, Running};
@@ -19,15 +18,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// More requests than workers: with one that died or waits for another, they would not all be answered.
+/// The number of workers. The tests send more requests at a time, so if a worker died, or waited for another one, not
+/// all would be answered.
 const WORKERS: usize = 3;
 
-/// A program's sessions on one server.
+/// The `Sessions` of a program, with its store and the failures that were reported.
 struct Site {
     dir: TempDir,
     store: Arc<Probe<FileStore>>,
     sessions: Sessions,
-    /// The failures that the observer got.
+    /// The kinds of the errors that the observer received.
     failures: Arc<Mutex<Vec<ErrorKind>>>,
 }
 
@@ -46,7 +46,7 @@ impl Site {
         Self { dir, store, sessions, failures }
     }
 
-    /// A browser with a live session, whose entry `n` is 0.
+    /// A browser with the cookie of a live session, whose entry `n` is 0.
     fn visitor(&self, server: &Running) -> (Browser, Token) {
         let mut session = self.sessions.session([]);
         session.insert("n", 0).unwrap();
@@ -57,7 +57,7 @@ impl Site {
         (browser, token)
     }
 
-    /// The entry `n` as it is stored; `None` if the session is not.
+    /// The stored value of the entry `n`; `None` if the session is not stored.
     fn n(&self, token: &Token) -> Option<u64> {
         match self.store.inner.load(token).unwrap() {
             Lookup::Live(live) => live.record.entries().get("n").unwrap().get().unwrap(),
@@ -70,7 +70,7 @@ impl Site {
     }
 }
 
-/// A response of any server.
+/// A response, for either server.
 struct Page {
     status: u16,
     headers: Vec<(&'static str, &'static str)>,
@@ -99,7 +99,7 @@ impl IntoResponse<rouille::Response> for Page {
     }
 }
 
-/// A program's own error type.
+/// The program's own error type.
 #[derive(Debug)]
 enum Oops {
     Mine(u16),
@@ -134,12 +134,12 @@ where
     }
 }
 
-/// A panic that prints nothing.
+/// Panics without printing a message.
 fn panic_quietly() {
     resume_unwind(Box::new("on purpose"));
 }
 
-/// Pages with a `Cache-Control` of their own.
+/// Pages that set a `Cache-Control` header themselves.
 fn cached(path: &str, session: &Session) -> Result<Page, Oops> {
     if path == "/unused-public" {
         return Ok(Page { headers: [("Cache-Control", "public")].into(), ..page("") });
@@ -152,7 +152,7 @@ fn cached(path: &str, session: &Session) -> Result<Page, Oops> {
     Ok(Page { status: 203, headers, ..page(text) })
 }
 
-/// The program of every test here: the path names the operation on the session.
+/// The program of every test in this file. The path of a request names the operation on the session.
 fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + Send + Sync + 'static {
     let store = site.store.clone();
     move |path, session| match path {
@@ -162,7 +162,7 @@ fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + S
             Ok(page("inserted"))
         }
         "/insert-too-much" => {
-            // Each alone has room: it is the save that fails.
+            // Each value alone is within the limit, so the save fails, and not the insertion.
             session.insert("blob", "x".repeat(2500))?;
             session.insert("glob", "x".repeat(2500))?;
             Ok(page("inserted"))
@@ -225,7 +225,7 @@ fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + S
             Ok(page("never"))
         }
         "/update-panic" => {
-            // The first run is the handler's preview, the second is the save.
+            // The function runs first for the handler's preview, and then at the save.
             let first = Arc::new(AtomicBool::new(true));
             session.update("n", move |n: &mut u64| {
                 *n = 7;
@@ -243,7 +243,7 @@ fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + S
             Ok(page("never"))
         }
         "/insert-gone" | "/count-gone" => {
-            // Another request logs out in the middle of this one.
+            // Another request logs out while this one runs.
             store.inner.delete(&session.token()?.expect("a live session"))?;
             if path == "/count-gone" {
                 session.update_now("n", |n: &mut u64| *n += 1)?;
@@ -255,7 +255,7 @@ fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + S
     }
 }
 
-/// Runs a test on both servers, each with a store of its own.
+/// Runs a test with both servers, each with a store of its own.
 fn on_both(test: impl Fn(&Site, &Running)) {
     on_both_with(&FileStoreOptions::new(), test);
 }
@@ -279,7 +279,7 @@ fn on_both_with(options: &FileStoreOptions, test: impl Fn(&Site, &Running)) {
 
 const BROKEN: &str = "The server could not handle your session.\n";
 
-/// Asks for a page that fails, and compares the response: status, text, session headers.
+/// Requests a page that fails, and compares the response: its status, its text, and the headers about the session.
 #[track_caller]
 fn check_failure(response: &Response, status: u16, text: &str, headers: &[(&str, &str)]) {
     assert_eq!((response.status, response.text()), (status, text));
@@ -334,7 +334,7 @@ fn twenty_pipelined_requests_on_one_session_all_count() {
         assert_eq!(counts, (1..=20).collect::<Vec<_>>(), "each saw a number of its own");
         pipeline(|n| if n % 2 == 0 { "/count" } else { "/count-at-the-end" });
         assert_eq!(site.n(&token), Some(40));
-        // Also where they race for the session's end.
+        // The same while requests compete with one that ends the session.
         pipeline(|n| if n == 10 { "/logout" } else { "/count" });
         assert_eq!(site.n(&token), None);
     });
@@ -351,10 +351,10 @@ fn a_panicking_handler_is_a_500_and_costs_no_worker() {
             }
             assert_eq!(browser.get("/read").text(), "0", "{path} left something");
         }
-        // And no lock: others write the session right away.
+        // The panic has left no lock: other requests save the session at once.
         assert_eq!(browser.get("/count").text(), "1");
         assert_eq!(site.n(&token), Some(1));
-        // A new visitor gets no session from it.
+        // A new visitor gets no session from a failed request.
         let mut nobody = Browser::new(server.address);
         check_failure(&nobody.get("/insert-panic"), 500, BROKEN, &[VARY, NO_STORE]);
         assert_eq!(nobody.jar.header(), None);
@@ -370,7 +370,7 @@ fn operations_at_once_stay_done_when_the_handler_panics() {
         check_failure(&browser.get("/logout-panic"), 500, BROKEN, &[VARY, REMOVAL, NO_STORE]);
         assert_eq!(site.n(&token), None);
         assert_eq!(browser.jar.header(), None, "the browser forgot it");
-        // A new visitor's counter has made a session, whose cookie must arrive.
+        // The handler has created a session before it panicked. Its cookie must arrive.
         check_cookie(&browser.get("/count-panic"));
         assert_eq!(browser.get("/read").text(), "1");
     });
@@ -413,7 +413,7 @@ fn a_session_that_went_away_is_answered_with_409_and_no_cookie() {
         assert_eq!(site.failures(), [ErrorKind::Gone]);
         assert_eq!(site.n(&token), None);
         assert_eq!(browser.jar.get("session"), Some(token.expose()), "the response left the cookie alone");
-        // The same by the handler's own `?`.
+        // The same if the handler returns the error with `?`.
         let (mut browser, token) = site.visitor(server);
         check_failure(&browser.get("/count-gone"), 409, GONE, &[VARY, NO_STORE]);
         assert_eq!(site.failures(), [ErrorKind::Gone]);
@@ -501,7 +501,7 @@ fn a_page_of_a_session_is_never_in_a_shared_cache() {
         assert_eq!(response.all("X-Theirs"), ["1"]);
         assert_eq!(response.all("Cache-Control"), ["private"]);
         assert_eq!(browser.get("/read-no-store").all("Cache-Control"), ["no-store"]);
-        // Without a session, and unused, it is the handler's matter.
+        // If the request has no session, and did not use one, the library adds no header.
         let mut nobody = Browser::new(server.address);
         assert_eq!(nobody.get("/read-public").all("Cache-Control"), ["public", "max-age=60"]);
         assert_eq!(browser.get("/unused-public").all("Cache-Control"), ["public"]);
@@ -512,7 +512,7 @@ fn a_page_of_a_session_is_never_in_a_shared_cache() {
 fn the_session_is_found_in_whichever_cookie_line_it_comes() {
     on_both(|site, server| {
         let (mut browser, token) = site.visitor(server);
-        // A session of one's own would begin at 1.
+        // In a new session the counter would begin at 1.
         assert_eq!(browser.get("/count").text(), "1");
         let real = format!("session={}", token.expose());
         let unknown = format!("session={}", "a".repeat(32));
@@ -547,7 +547,7 @@ fn a_browser_logs_in_and_out_and_keeps_up_with_its_ids() {
     });
 }
 
-/// The pages that `?` works in, in both notations of rouille's `router!`.
+/// The pages in which the handler uses `?`, in both notations of rouille's macro `router!`.
 fn router_of_paths(request: &rouille::Request, session: &mut Session) -> sessile::Result<rouille::Response> {
     rouille::router!(request,
         (GET) (/) => {
@@ -604,7 +604,7 @@ fn the_question_mark_works_inside_of_router_in_both_notations() {
     }
 }
 
-/// Handlers need no `Result` of their own.
+/// A handler may return a response without a `Result`.
 #[test]
 fn a_handler_may_return_a_bare_response() {
     let site = Site::new(FileStoreOptions::new());
@@ -624,7 +624,7 @@ fn a_handler_may_return_a_bare_response() {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A program's error with a failure of the session behind it.
+/// An error of the program whose source is an error of the session.
 #[derive(Debug)]
 struct Wrapped(Error);
 
@@ -640,7 +640,7 @@ impl std::error::Error for Wrapped {
     }
 }
 
-/// Changes the session, and fails by `?`, as the path says.
+/// Changes the session and then fails with `?`, in the way that the path names.
 fn fails(path: &str, session: &mut Session, store: &Probe<FileStore>) -> Result<Page, AnyError> {
     session.insert("n", 1)?;
     match path {
@@ -666,7 +666,7 @@ fn fails(path: &str, session: &mut Session, store: &Probe<FileStore>) -> Result<
     Ok(page("never"))
 }
 
-/// Of each path: the status, the text for the visitor, and that for the observer.
+/// Requests each path. Asserts the status, the text for the visitor, and the text for the observer.
 #[track_caller]
 fn check_fails(serve: impl Fn(&Sessions, Arc<Probe<FileStore>>) -> Running) {
     const OTHER: &str = "The server could not handle your request.\n";
@@ -720,7 +720,7 @@ fn an_error_of_any_kind_is_500_and_the_observer_gets_its_text() {
     });
 }
 
-/// The response of a server that the library has no adapter for.
+/// A response of a server for which the library has no adapter.
 #[derive(Debug, PartialEq)]
 struct Reply(u16, &'static str);
 
@@ -741,7 +741,8 @@ impl IntoResponse<Reply> for Reply {
 
 type Handled = Result<Reply, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A request to an adapter of the program's own: the status, and whether the handler's change was saved.
+/// Sends a request through an adapter that the program has written. Asserts the status, and whether the handler's
+/// change was saved.
 #[track_caller]
 fn check_own_adapter(handler: fn(&mut Session) -> Handled, status: u16, is_saved: bool) {
     let dir = TempDir::new().unwrap();

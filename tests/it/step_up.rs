@@ -1,4 +1,5 @@
-//! The time and the device of a login: for a fresh login before something dangerous, and for a user's list of sessions.
+//! The time and the device of a login. A program asks for a new login before a dangerous operation if the last one is
+//! too old, and shows a user's sessions with their devices.
 use crate::lifecycle::{loaded, stored, stored_for, token_of};
 use crate::support::memory::{Stage, on_every_storage, secs};
 use serde_json::json;
@@ -33,7 +34,7 @@ fn the_time_of_the_login_is_kept_apart_from_activity(stage: &Stage) {
     assert_eq!(session.authenticated_at().unwrap(), Some(login), "pending");
     assert!(session.is_fresh(Duration::ZERO).unwrap());
     save(&mut session);
-    // Activity, a rotation and a renewal do not make it fresher.
+    // Activity, a rotation and a renewal do not change the time of the login.
     let mut token = token_of(&session);
     let operations: [fn(&mut Session); 3] =
         [|s| s.insert("cart", 2).unwrap(), Session::rotate_id, |s| s.clear()];
@@ -141,7 +142,7 @@ fn a_device_note_stays_until_a_login_gives_another(stage: &Stage) {
         session = loaded(stage, &token_of(&session));
         assert_eq!(session.device_note().unwrap().as_deref(), note);
     }
-    // A login whose session is gone keeps the note of the session that it had read.
+    // The session is gone. The login keeps the device note of the session that the request had read.
     session.login_from("ada", "the desk").unwrap();
     save(&mut session);
     let mut late = loaded(stage, &token_of(&session));

@@ -1,4 +1,4 @@
-//! The files that a sweep removes and leaves, and its report.
+//! Which files a sweep removes, which it leaves, and its report.
 use crate::support::sweeping::{Fixture, HOUR, RELAXED, age, counts};
 use crate::support::texts::{files_in_shards, record};
 use sessile::file::{SweepOptions, SweepOutcome};
@@ -19,7 +19,7 @@ fn expired_sessions_are_removed_and_live_ones_not_read() {
     assert_eq!(report.bytes_freed, 20 * 4096);
     assert!(!dead.iter().any(|session| fixture.exists(session) || fixture.is_live(session)));
     assert!(live.iter().all(|session| fixture.is_live(session)));
-    // A second sweep finds nothing to do.
+    // A second sweep finds nothing to remove.
     assert_eq!(counts(&fixture.sweep()), [0; 7]);
 }
 
@@ -159,7 +159,7 @@ fn a_second_sweep_leaves_the_work_to_the_first() {
     assert_eq!(other.sweep(&SweepOptions::new()).unwrap().outcome, SweepOutcome::Completed, "it is over");
 }
 
-/// Enough that a sweep takes more than a tenth of a second.
+/// The number of sessions for which a sweep takes more than a tenth of a second.
 const MANY: usize = if cfg!(debug_assertions) { 6_000 } else { 20_000 };
 
 fn unthrottled() -> SweepOptions {
@@ -239,8 +239,8 @@ fn progress_is_reported_throughout_one_shard() {
     }
 }
 
-/// Sweeps, and stops after a tenth of a second or two, until nothing is left to do. Returns the sums of examined,
-/// removed and renewed.
+/// Sweeps again and again, and stops each sweep after one or two tenths of a second, until there is nothing left to do.
+/// Returns the sums of examined, removed and renewed sessions.
 #[track_caller]
 fn sweep_in_pieces(fixture: &Fixture) -> [u64; 3] {
     let mut sums = [0; 3];
@@ -273,7 +273,7 @@ fn a_repeatedly_stopped_sweep_advances_and_repeats_nothing() {
             assert!(fixture.store.import(&id.public_id(), &record, RELAXED).unwrap());
             fixture.renew(&id.to_token(), 60 * HOUR);
         }
-        // The hour of their bucket is over.
+        // The hour of the sessions' bucket is over.
         fixture.clock.advance(3 * HOUR);
         fixture.pretend_it_was_walked();
         assert_eq!(sweep_in_pieces(&fixture), [400, 0, 400], "in one shard: {in_one_shard}");
@@ -291,7 +291,7 @@ fn a_repeatedly_stopped_walk_continues_and_completes() {
     fs::remove_dir_all(fixture.root().join("run/due")).unwrap();
     let [examined, removed, _] = sweep_in_pieces(&fixture);
     assert_eq!(removed, 300);
-    // A shard in which it was stopped is begun again.
+    // If a sweep is stopped within a shard, the next one reads the shard again from its beginning.
     assert!((600..750).contains(&examined), "{examined} looks at 600 files");
     fixture.clock.advance(61 * HOUR);
     assert_eq!(fixture.sweep().removed, 300, "live sessions were inserted");

@@ -1,5 +1,5 @@
-//! Obstacles of a sweep: damage, leftovers, foreign files, a damaged index, a clock that jumps. They are counted and
-//! stop nothing: expired sessions are removed, live ones stay, and foreign files are left alone.
+//! Obstacles for a sweep: damaged files, leftovers, foreign files, a damaged index, a clock that jumps. They are
+//! counted and stop nothing. Expired sessions are removed, live ones stay, and foreign files are left alone.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::failures::{again_on_small_disk, cause, fill_up};
 use crate::support::dice::Dice;
@@ -34,7 +34,7 @@ fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Sessions of shards that no sweep of the first hours walks through.
+/// The sessions, among these, whose shards are not walked by a sweep in the first hours.
 fn unwalked(sessions: &[Saved]) -> impl Iterator<Item = &Saved> {
     let walked = FIRST_HOUR % 256..FIRST_HOUR % 256 + 16;
     sessions.iter().filter(move |saved| !walked.contains(&u64::from(saved.live.id.as_bytes()[0])))
@@ -44,7 +44,7 @@ fn shard_of(fixture: &Fixture, saved: &Saved) -> PathBuf {
     fixture.path(saved).parent().unwrap().to_owned()
 }
 
-/// Three of them, each in a shard of its own.
+/// Three of these sessions, each in another shard.
 fn three_apart<'a>(fixture: &Fixture, sessions: &'a [Saved]) -> [&'a Saved; 3] {
     let mut found: Vec<&Saved> = Vec::new();
     for saved in unwalked(sessions) {
@@ -67,8 +67,8 @@ fn error_texts(report: &SweepReport) -> Vec<String> {
 
 // ----------------------------------------------------------------------------------- one of many is damaged
 
-/// Among `count` dead sessions one file is damaged, another has a directory in its place, and a shard cannot be
-/// read. `later`: when that is swept.
+/// Of `count` expired sessions, one file is damaged, another one has a directory in its place, and one shard cannot be
+/// read. Asserts that a sweep at the time `later` removes all others.
 #[track_caller]
 fn check_all_others_are_swept(
     count: usize,
@@ -98,7 +98,7 @@ fn check_all_others_are_swept(
     assert_eq!(error_texts(&report), [text]);
     assert_eq!(fs::read_dir(&aside).unwrap().count() as u64, hidden, "it was followed");
 
-    // When it is back, the next sweep removes its sessions as well.
+    // When the shard can be read again, the next sweep removes its sessions as well.
     if is_there(&shard) {
         fs::remove_file(&shard).unwrap();
     }
@@ -161,10 +161,10 @@ fn unreadable_files_and_shards_are_named_and_disturb_no_other() {
         allow(&file, 0);
         let mut left = 1 + names(&shard);
         allow(&shard, 0);
-        // Not so many that a report does not keep all errors.
+        // Only with few sessions does the report have room for all errors, so only then a second shard fails.
         if count < 1000 {
             left += names(&fixed);
-            // Can be read, and nothing can be removed from it.
+            // The directory can be read, but no file can be removed from it.
             allow(&fixed, 0o500);
         }
         let report = fixture.sweep_with(options);
@@ -197,7 +197,8 @@ fn unreadable_files_and_shards_are_named_and_disturb_no_other() {
 
 // ------------------------------------------------------------------------------------------------ leftovers
 
-/// A leftover is removed when it is an hour old by the disk's clock, and is not locked.
+/// Asserts that the leftover that `make` makes is removed when it is an hour old by the file system's clock, unless it
+/// is locked.
 #[track_caller]
 fn check_leftover(case: &str, make: impl Fn(&Fixture) -> PathBuf) {
     let fixture = Fixture::new();
@@ -220,7 +221,7 @@ fn check_leftover(case: &str, make: impl Fn(&Fixture) -> PathBuf) {
             }
         }
         assert_eq!(is_there(&path), left, "{case} that {because}");
-        // The store's clock does not decide the age of a file.
+        // The age of a file is not measured by the store's clock.
         fixture.clock.advance(3 * HOUR);
     };
     check(true, "was just written");
@@ -236,7 +237,7 @@ fn check_leftover(case: &str, make: impl Fn(&Fixture) -> PathBuf) {
     assert!(fixture.is_live(&live));
 }
 
-/// A dead file in place of a session.
+/// Puts a file that has no live session in place of a session's file.
 fn dead_session(fixture: &Fixture, bytes: &[u8]) -> PathBuf {
     let saved = fixture.session(10 * YEAR);
     fs::write(fixture.path(&saved), bytes).unwrap();
@@ -295,7 +296,7 @@ fn an_indexed_unfinished_creation_is_a_leftover() {
 
 // --------------------------------------------------------------------------------------------------- damage
 
-/// A damaged file of this age is counted, and removed when it was kept for the given time.
+/// Asserts that a damaged file of the age `old` is counted, and is removed only if that is longer than `keep`.
 #[track_caller]
 fn check_damaged(damage: &dyn Fn(&Path), old: Duration, keep: Option<Duration>, goes: bool) {
     for is_full in [false, true] {
@@ -313,7 +314,7 @@ fn check_damaged(damage: &dyn Fn(&Path), old: Duration, keep: Option<Duration>, 
         locked.lock_exclusive().unwrap();
         let gone = 19 + u64::from(goes);
         let want = ([20, gone, 0, 1, 0, 0, 0], 19 * 4096 + u64::from(goes) * bytes);
-        // A dry run takes no locks.
+        // A dry run locks no session.
         let dry = fixture.sweep_with(options.clone().dry_run(true));
         assert_eq!((counts(&dry), dry.bytes_freed), want, "dry: {dry:?}");
         let report = fixture.sweep_with(options.clone());
@@ -323,7 +324,7 @@ fn check_damaged(damage: &dyn Fn(&Path), old: Duration, keep: Option<Duration>, 
         assert_eq!(counts(&report), [1, u64::from(goes), 0, 1, 0, 0, 0], "{report:?}");
         assert_eq!(report.bytes_freed, u64::from(goes) * bytes);
         assert_eq!(is_there(&path), !goes, "{old:?} old, kept for {keep:?}");
-        // From now on it is no longer due, and found by the walk.
+        // From now on the file is found by walks only, because the index does not list it.
         let next = fixture.sweep_with(options.full(true));
         assert_eq!(counts(&next), if goes { NOTHING } else { [1, 0, 0, 1, 0, 0, 0] });
     }
@@ -362,7 +363,7 @@ fn a_file_of_an_impossible_size_is_damaged() {
 
 // ---------------------------------------------------------------------------------------------- foreign files
 
-/// A foreign file in this place is counted and left alone by each sweep, at any age.
+/// Asserts that each sweep counts a foreign file in this place and leaves it alone, whatever its age.
 #[track_caller]
 fn check_unknown(fixture: &Fixture, planted: Planted, place: &Path) {
     let elsewhere = tempfile::tempdir().unwrap();
@@ -424,7 +425,7 @@ fn links_pipes_and_sockets_with_our_names_are_left_alone() {
     }
 }
 
-/// Found by the index, not by a walk.
+/// These sessions are listed by the index, and their shards are not walked.
 #[test]
 fn foreign_files_in_place_of_a_due_session_are_left_alone() {
     for planted in Planted::NO_FILES {
@@ -479,17 +480,17 @@ fn lost_and_found_is_ignored() {
 
 // ------------------------------------------------------------------------------------------- a damaged index
 
-/// Damage to the bucket of 20 expired and 20 renewed sessions.
+/// A damage to a bucket that has entries of 20 expired and 20 renewed sessions.
 type Damage<'a> = &'a dyn Fn(&Fixture, &Path);
 
-/// Some bytes that no entry begins with, or not for long.
+/// Bytes of which few are the beginning of a valid entry, and none is a whole one.
 fn garbage(seed: u64, bytes: usize) -> Vec<u8> {
     let mut dice = Dice::new(seed);
     (0..bytes).map(|_| u8::try_from(dice.roll(256)).unwrap()).collect()
 }
 
-/// After any damage to a bucket, live sessions stay, and one full walk at most removes the expired ones; afterwards the
-/// index works again. `missed`: how many of the expired sessions the index no longer has.
+/// Asserts that after this damage to a bucket, live sessions stay, a full walk at most is needed to remove the expired
+/// ones, and the index works again afterwards. `missed` is the number of expired sessions that the index has lost.
 #[track_caller]
 fn check_damaged_bucket(case: &str, missed: u64, damage: Damage<'_>) {
     for later in [HOUR / 30, 2 * HOUR] {
@@ -522,7 +523,7 @@ fn check_damaged_bucket(case: &str, missed: u64, damage: Damage<'_>) {
     }
 }
 
-/// Replaces the bytes of a bucket.
+/// Replaces the contents of a bucket.
 fn rewrite(bucket: &Path, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     fs::write(bucket, change(fs::read(bucket).unwrap())).unwrap();
 }
@@ -570,7 +571,7 @@ fn a_torn_entry_affects_only_its_own_session() {
 
 #[test]
 fn a_session_inserted_a_thousand_times_is_read_once() {
-    // In one piece, one behind the other, and shuffled.
+    // All entries many times: the whole list repeated, each entry repeated, and shuffled.
     check_damaged_bucket("all entries a thousand times", 0, &|_, bucket| {
         rewrite(bucket, |bytes| bytes.repeat(800));
     });
@@ -621,7 +622,7 @@ fn a_lost_or_overwritten_bucket_is_survived() {
     }
 }
 
-/// Nor is it followed, and an insertion there does not hang.
+/// A link in place of a bucket is not followed, and an insertion into it does not hang.
 #[test]
 fn foreign_files_in_place_of_a_bucket_are_named_and_left() {
     for planted in Planted::NO_FILES {
@@ -657,7 +658,7 @@ fn a_bucket_of_a_million_entries_of_garbage_is_survived() {
     assert!(!bucket.exists());
 }
 
-/// A full pass reads the index once for every 8 MiB of it.
+/// A full pass reads the index once for each 8 MiB of it.
 #[test]
 fn a_full_sweep_stopped_amid_garbage_is_continued() {
     let fixture = Fixture::new();
@@ -674,13 +675,14 @@ fn a_full_sweep_stopped_amid_garbage_is_continued() {
     assert!(!bucket.exists());
 }
 
-/// With any note of the last walk, expired sessions are removed, and after one full walk at most the walks are hourly.
+/// Damages the record of the last walk. Asserts that expired sessions are removed, and that after one full walk at
+/// most, one shard is walked each hour.
 #[track_caller]
 fn check_note(case: &str, is_lost: bool, damage: &dyn Fn(&Path)) {
     let fixture = Fixture::new();
     let dead = fixture.sessions(300, HOUR / 60);
     let live = fixture.sessions(300, 1000 * HOUR);
-    // Not in the index.
+    // The index lists none of the sessions that expire later.
     for bucket in fixture.buckets().into_iter().filter(|hour| *hour > FIRST_HOUR) {
         fs::remove_file(fixture.bucket(bucket)).unwrap();
     }
@@ -690,7 +692,7 @@ fn check_note(case: &str, is_lost: bool, damage: &dyn Fn(&Path)) {
     assert_eq!((report.removed, report.failed), (300, 0), "{case}: {report:?}");
     assert_eq!(report.examined, if is_lost { 600 } else { 300 }, "{case}");
     assert_eq!(counts(&fixture.sweep()), NOTHING, "{case}: a second walk in the same hour");
-    // In 256 hours every file is read.
+    // In 256 hours, every file is read once.
     let mut examined = 0;
     for _ in 0..32 {
         fixture.clock.advance(8 * HOUR);
@@ -718,7 +720,7 @@ fn a_damaged_note_of_the_last_walk_costs_one_walk_at_most() {
     check_note("a long number", true, &text(&"1".repeat(1 << 16)));
     check_note("all ones", true, &|note| fs::write(note, [0xff; 4096]).unwrap());
     check_note("all zeros", true, &|note| fs::write(note, [0; 4096]).unwrap());
-    // As if the clock had been set back since.
+    // The recorded hour is in the future, as if the clock had been set back.
     check_note("the largest number", false, &text(&u64::MAX.to_string()));
     check_note("an hour to come", false, &text("600000"));
     check_note("zero", true, &text("0"));
@@ -763,7 +765,7 @@ fn a_foreign_file_in_place_of_the_index_is_named_and_survived() {
         fs::rename(&index, &aside).unwrap();
         let before = fs::read_dir(&aside).unwrap().count();
         planted.plant(&index, &aside);
-        // The hour's bucket is still open, and has a name; others cannot be opened.
+        // The bucket of this hour is open and still has a name. Other buckets cannot be opened.
         let unindexed = fixture.sessions(10, 2 * HOUR);
         assert_eq!(fixture.store.stats().index_failures, 10, "{planted:?}");
         assert!(unindexed.iter().all(|saved| fixture.is_live(saved)));
@@ -774,7 +776,7 @@ fn a_foreign_file_in_place_of_the_index_is_named_and_survived() {
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotASessionFile, text), "{planted:?}");
         assert_eq!(fs::read_dir(&aside).unwrap().count(), before, "{planted:?} was followed");
         assert_eq!(fixture.existing(&indexed) + fixture.existing(&unindexed), 20);
-        // A recreated index is empty, and all shards are walked.
+        // The new index is empty, so all shards are walked.
         fs::remove_file(&index).unwrap();
         let report = fixture.sweep();
         assert_eq!((report.removed, report.failed), (20, 0), "{planted:?}: {report:?}");
@@ -794,8 +796,8 @@ fn a_sweep_of_a_full_disk_makes_room_and_forgets_nothing() {
     for session in &renewed {
         fixture.renew(&session.token, 50 * HOUR);
     }
-    // Their bucket's hour is over: live sessions must be inserted elsewhere, in files for which there is no room at
-    // first.
+    // The hour of the bucket is over, so its live sessions must be inserted in other buckets. At first, the disk has no
+    // room for those.
     fixture.clock.advance(2 * HOUR);
     let mut ballast = File::create(disk.join("ballast")).unwrap();
     fill_up(&mut ballast);
@@ -806,7 +808,7 @@ fn a_sweep_of_a_full_disk_makes_room_and_forgets_nothing() {
         assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     }
     assert!(renewed.iter().all(|session| fixture.is_live(session)));
-    // It made room for new ones.
+    // The removed files have made room for new ones.
     fixture.session(50 * HOUR);
     fixture.sweep();
     fixture.clock.advance(51 * HOUR);
@@ -855,7 +857,7 @@ fn sessions_are_swept_by_their_deadlines_after_clock_jumps() {
     let fixture = Fixture::new();
     let before = fixture.sessions(30, 10 * HOUR);
     let now = fixture.clock.now();
-    // By a wrong clock, all sessions have expired. No sweep runs while that lasts.
+    // All sessions have expired by this wrong clock. No sweep runs until it is corrected.
     fixture.clock.set(now + 10 * YEAR);
     assert!(!before.iter().any(|session| fixture.is_live(session)));
     let during = fixture.sessions(30, 10 * HOUR);
@@ -865,7 +867,8 @@ fn sessions_are_swept_by_their_deadlines_after_clock_jumps() {
     fixture.clock.advance(11 * HOUR);
     assert_eq!(fixture.sweep().removed, 30, "those that were made before");
     assert_eq!((fixture.existing(&before), fixture.existing(&during)), (0, 30));
-    // Set back by years: sessions of the later clock live longer, and none is forgotten.
+    // The clock is a year behind now. Sessions that were created by the later clock live longer than intended, and the
+    // index still lists each of them.
     fixture.clock.set(now - YEAR);
     let earlier = fixture.sessions(30, 10 * HOUR);
     fixture.sweep();
@@ -877,7 +880,7 @@ fn sessions_are_swept_by_their_deadlines_after_clock_jumps() {
     assert_eq!(files_in_shards(fixture.root()).len(), 0);
 }
 
-/// By the clock at the beginning of the sweep, the session is due; by the clock that was set back, it is alive.
+/// When the sweep begins, the session is due by the clock. Then the clock is set back, and the session is alive again.
 #[test]
 fn a_sweep_ends_though_the_clock_is_set_back_meanwhile() {
     let fixture = Fixture::new();
@@ -897,7 +900,7 @@ fn a_sweep_ends_though_the_clock_is_set_back_meanwhile() {
     assert_eq!(fixture.sweep().removed, 1, "it was not forgotten");
 }
 
-/// Deadlines are written in 57 bits, which end about the year 6500.
+/// The index stores deadlines in 57 bits, which are enough until the year 6500.
 #[test]
 fn a_clock_beyond_the_range_of_the_index_is_survived() {
     for micros in [1_u64 << 57, u64::MAX - 10] {

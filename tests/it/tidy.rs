@@ -1,15 +1,14 @@
-//! The source keeps the order of the house: imports point down the floors, also inside the file engine, each dependency
-//! has one door, files and functions stay short, exceptions give a reason, public items have docs.
-//!
-//! The checker reads the source as syntax, so it sees neither comments nor what macros make. A test plants one
-//! violation of each rule in a copy of the source and expects exactly that finding.
+//! Rules for the source: a module imports only from modules below it, also inside the file engine; a dependency is used
+//! only by the modules that are listed for it; files and functions are short; exceptions to lints give a reason; public
+//! items have documentation. The checker parses the source, so it sees neither comments nor the results of macros. A
+//! test plants one violation of each rule in a copy of the source, and expects exactly that finding.
 use std::fs;
 use std::path::Path;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Meta, UseTree, Visibility};
 
-/// The floors, from the ground up. A module imports from lower floors only, so there is no circle.
+/// The modules in layers, the lowest first. A module imports only from lower layers, so imports have no cycles.
 const FLOORS: [&[&str]; 11] = [
     &["shown", "contained", "sync", "clock", "fork"],
     &["error"],
@@ -24,9 +23,9 @@ const FLOORS: [&[&str]; 11] = [
     &["http"],
 ];
 
-/// The floors inside the file engine, by the same rule. `FileStore` is the name of the store itself: the modules below
-/// it work without a store, and those above it are its operations. `file/mod.rs` holds them together and stands above
-/// all. Calls of the store's methods are no imports, and are not seen.
+/// The modules of the file engine in layers, by the same rule. `FileStore` stands for the store itself: the modules
+/// below it work without a store, and those above it are its operations. `file/mod.rs` connects them all and is above
+/// all others. A call of a method of the store is not an import, so this check does not see it.
 const FILE_FLOORS: [&[&str]; 15] = [
     &["layout", "mapped", "slot"],
     &["disk", "slots"],
@@ -44,8 +43,8 @@ const FILE_FLOORS: [&[&str]; 15] = [
     &["open", "reaper"],
     &["repair"],
 ];
-/// Modules of the engine that have one door, and the files that may use them: an operation reaches the cache through
-/// `coherence`.
+/// Modules of the engine that only the listed files may use. For example, operations use the cache through `coherence`
+/// only.
 const FILE_DOORS: [(&str, &[&str]); 4] = [
     (
         "cut_offs",
@@ -59,8 +58,8 @@ const FILE_DOORS: [(&str, &[&str]); 4] = [
     ("watch", &["file/coherence.rs"]),
 ];
 
-/// Dependencies and the files that may use them, each by the beginning of its path below `src`. The command, `bin`, has
-/// its own.
+/// Dependencies, and the files that may use each, by the beginning of their paths below `src`. The command, in `bin`,
+/// has dependencies of its own.
 const DOORS: [(&str, &[&str]); 16] = [
     ("base32ct", &["id.rs"]),
     (
@@ -89,7 +88,8 @@ const DOORS: [(&str, &[&str]); 16] = [
     ("smallvec", &["value/buffer.rs"]),
     ("tiny_http", &["http/tiny_http.rs"]),
 ];
-/// The parts of `rustix`: calls to the file system have one door, which the tests of faults stand at.
+/// The parts of `rustix`, and the files that may use each. Only the modules with the failpoint may call the file
+/// system, so that tests can make each call fail.
 const RUSTIX: [(&str, &[&str]); 5] = [
     ("fs", &["file/disk.rs", "file/disk/", "file/permissions.rs"]),
     ("io", &["file/"]),
@@ -100,11 +100,11 @@ const RUSTIX: [(&str, &[&str]); 5] = [
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 60;
-/// Modules that are built for tests and the fuzzer only.
+/// Modules that are compiled for tests and the fuzzer only.
 const FOR_TESTS: [&str; 6] =
     ["file/tests", "file/proofs", "file/model", "sync/checked", "file/internals", "value/reference"];
 
-/// Everything that is out of order in the sources below `root`, as "file: finding".
+/// All violations of the rules in the sources below `root`, as "file: finding".
 fn findings(root: &Path) -> Vec<String> {
     let mut paths = Vec::new();
     list(root, &mut paths);
@@ -139,7 +139,7 @@ fn list(dir: &Path, paths: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-/// Removes the items that are built for tests only. The number of their lines.
+/// Removes the items that are compiled for tests only. Returns the number of their lines.
 fn without_tests(items: &mut Vec<syn::Item>) -> usize {
     let mut lines = 0;
     items.retain(|item| {
@@ -185,7 +185,7 @@ impl Checker<'_> {
         self.found.push(finding);
     }
 
-    /// A path, by its first segments: into this crate, or into a dependency.
+    /// Checks a path in an import, by its first segments: it leads into this crate or into a dependency.
     fn path(&mut self, segments: &[String]) {
         let Some((first, rest)) = segments.split_first() else { return };
         if let Some(module) = self.in_engine(segments) {
@@ -199,7 +199,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The item in the engine's own folder that a path in a file of the engine names.
+    /// The item of the file engine that a path in one of the engine's files names.
     fn in_engine<'s>(&self, segments: &'s [String]) -> Option<&'s str> {
         let below = self.name.strip_prefix("file/").filter(|below| *below != "mod.rs")?;
         let depth = below.trim_end_matches("/mod.rs").split('/').count();
@@ -266,7 +266,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A public item needs docs, or to be hidden from them.
+    /// Checks that a public item has documentation, or is hidden from it.
     fn documented(&mut self, visibility: &Visibility, attributes: &[Attribute], name: &str) {
         let has_docs = attributes.iter().any(|attribute| attribute.path().is_ident("doc"));
         if matches!(visibility, Visibility::Public(_)) && !has_docs {
@@ -280,7 +280,7 @@ impl<'ast> Visit<'ast> for Checker<'_> {
         self.leaves(&item.tree, &mut Vec::new());
     }
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        // A single name is a local one.
+        // A path of one segment is a local name.
         if path.segments.len() > 1 {
             let segments: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
             self.path(&segments);
@@ -347,7 +347,7 @@ fn the_source_keeps_the_order_of_the_house() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// The findings in a source tree that has this text in this file, and an empty crate besides.
+/// The findings in an otherwise empty crate that has this text in the file `name`.
 fn planted(name: &str, text: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);

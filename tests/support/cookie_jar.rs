@@ -1,4 +1,4 @@
-//! The cookies of a browser. The jar applies the rules of browsers, and panics where a browser would silently reject a
+//! The cookies of a browser. The jar applies the rules of browsers. It panics where a browser would silently reject a
 //! cookie, because the library must never send such a cookie.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jar {
     https: bool,
-    /// By the identity of a cookie: name, domain and path.
+    /// The values of the cookies, by the identity of a cookie: its name, domain and path.
     cookies: BTreeMap<(String, Option<String>, String), String>,
 }
 
@@ -17,7 +17,7 @@ pub(crate) struct Jar {
 pub(crate) struct SetCookie {
     pub(crate) name: String,
     pub(crate) value: String,
-    /// In lower case, in alphabetical order; flags have an empty value.
+    /// The attributes with their names in lower case. A flag has an empty value.
     pub(crate) attributes: BTreeMap<String, String>,
 }
 
@@ -39,13 +39,13 @@ impl SetCookie {
         Self { name: name.to_owned(), value: value.to_owned(), attributes }
     }
 
-    /// Its expiry time, if it has an `Expires` date.
+    /// The time at which the cookie expires, if it has an `Expires` date.
     #[track_caller]
     pub(crate) fn expires(&self) -> Option<SystemTime> {
         self.attributes.get("expires").map(|date| instant(date))
     }
 
-    /// Whether it tells the browser to remove the cookie. `Max-Age` takes precedence over `Expires`.
+    /// Whether the header tells the browser to remove the cookie. `Max-Age` takes precedence over `Expires`.
     #[track_caller]
     pub(crate) fn removes(&self) -> bool {
         match self.attributes.get("max-age") {
@@ -66,7 +66,7 @@ impl Jar {
         Self { https: true, ..Self::default() }
     }
 
-    /// Stores the cookies of a response.
+    /// Applies the `Set-Cookie` headers of a response.
     #[track_caller]
     pub(crate) fn receive<'h>(&mut self, set_cookies: impl IntoIterator<Item = &'h str>) {
         for header in set_cookies {
@@ -82,7 +82,7 @@ impl Jar {
         }
     }
 
-    /// Why a browser would reject this cookie (RFC 6265bis section 5.7).
+    /// The reason for which a browser would reject this cookie (RFC 6265bis section 5.7).
     fn refuses(&self, cookie: &SetCookie) -> Option<&'static str> {
         let has = |attribute: &str| cookie.attributes.contains_key(attribute);
         let whole_site = !has("domain") && cookie.attributes.get("path").is_some_and(|path| path == "/");
@@ -104,17 +104,17 @@ impl Jar {
         }
     }
 
-    /// The value of a cookie.
+    /// The value of the cookie with this name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.cookies.iter().find(|((n, ..), _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// Inserts a cookie directly, as an attacker or a backup might.
+    /// Puts a cookie into the jar, as an attacker or a backup of the browser might.
     pub(crate) fn put(&mut self, name: &str, value: &str) {
         self.cookies.insert((name.into(), None, "/".into()), value.into());
     }
 
-    /// The value of the `Cookie` line it sends, if it sends one.
+    /// The value of the `Cookie` line that the browser sends, if it sends one.
     pub(crate) fn header(&self) -> Option<String> {
         let pairs: Vec<_> =
             self.cookies.iter().map(|((name, ..), value)| format!("{name}={value}")).collect();

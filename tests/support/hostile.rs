@@ -1,4 +1,4 @@
-//! A site with a victim, and `Cookie` headers of attackers that may not reach it.
+//! A site with one session, the victim's, and `Cookie` headers of attackers, none of which may open that session.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use super::cookie_jar::Jar;
 use super::texts::directory_in_memory;
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A store with one session in it, which no hostile request may reach.
+/// A store with one session in it, that of the victim.
 pub(crate) struct Site {
     pub(crate) dir: TempDir,
     pub(crate) sessions: Sessions,
@@ -32,8 +32,9 @@ impl Site {
         Self { dir, sessions, id }
     }
 
-    /// Every file below the store's parent with its bytes, every directory without. Not the counters: they move with
-    /// every logout, also with an id of no session. Nor the expiry index: an ended session stays there until a sweep.
+    /// Every file in the directory above the store, with its contents, and every directory. Two kinds of files are left
+    /// out: the counters, which change with every logout, even of an unknown id; and the expiry index, in which an
+    /// ended session stays until a sweep.
     pub(crate) fn tree(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         let mut tree = BTreeMap::new();
         list(self.dir.path(), &mut tree);
@@ -56,12 +57,12 @@ fn list(dir: &Path, tree: &mut BTreeMap<PathBuf, Option<Vec<u8>>>) {
     }
 }
 
-/// An id of no session.
+/// An id that no session has.
 pub(crate) const UNKNOWN: &str = "abcdefghijklmnopqrstuvwxyz234567";
 
-/// From an attacker that knows nothing.
+/// Headers of an attacker that knows nothing.
 const STRANGE: &[&str] = &[
-    // Nothing, and less than a cookie.
+    // Empty headers, and headers with less than a cookie.
     "",
     " ",
     ";",
@@ -79,7 +80,7 @@ const STRANGE: &[&str] = &[
     "\t",
     ",",
     "$Version=1; $Path=/",
-    // Paths.
+    // Values that are paths of files.
     "session=.",
     "session=..",
     "session=/",
@@ -96,7 +97,7 @@ const STRANGE: &[&str] = &[
     "session=~root",
     "session=....//....//etc",
     "session=../../../../../../../etc/passwd.",
-    // Control characters, and the ends of lines.
+    // Control characters, and ends of lines.
     "session=\0",
     "session=abc\0def",
     "session=\r\nSet-Cookie: session=evil",
@@ -106,7 +107,7 @@ const STRANGE: &[&str] = &[
     "session=a\tb",
     "session=\u{85}",
     "sess\0ion=x",
-    // More than ASCII.
+    // Bytes beyond ASCII.
     "session=é",
     "session=日本語",
     "session=\u{202e}gpj",
@@ -114,7 +115,7 @@ const STRANGE: &[&str] = &[
     "session=ａｂｃｄｅｆｇｈｉｊｋｌｍｎｏｐｑｒｓｔｕｖｗｘｙｚ２３４５６７",
     "session=😀",
     "sessión=x",
-    // Values with a meaning in some other software.
+    // Values that have a meaning in other software.
     "session=\"\"",
     "session=\"x",
     "session=' OR 1=1 --",
@@ -136,7 +137,7 @@ const STRANGE: &[&str] = &[
     "session=a b",
     "session=; HttpOnly; Path=/; Max-Age=99999999",
     "session=deleted; expires=Thu, 01-Jan-1970 00:00:01 GMT",
-    // Almost ids.
+    // Values that are almost ids.
     "session=abcdefghijklmnopqrstuvwxyz23456",
     "session=abcdefghijklmnopqrstuvwxyz2345678",
     "session=ABCDEFGHIJKLMNOPQRSTUVWXYZ234567",
@@ -148,13 +149,13 @@ const STRANGE: &[&str] = &[
     "session=abcdefghijklmnopqrstuvwxyz234567; session=abcdefghijklmnopqrstuvwxyz234567",
 ];
 
-/// Few of each kind.
+/// A few headers of each kind.
 pub(crate) fn various_headers(id: &str) -> Vec<String> {
     let file = PublicId::digest(id.as_bytes()).to_string();
     let flipped = format!("{}{}", &id[..31], if id.ends_with('a') { 'b' } else { 'a' });
     let mut headers: Vec<String> = STRANGE.iter().map(ToString::to_string).collect();
     headers.extend([
-        // The victim's id, but not quite: in another case, with something around it, or under another name.
+        // The victim's id, but changed: in another case, with other characters around it, or under another name.
         format!("session={}", id.to_uppercase()),
         format!("session={}", &id[..31]),
         format!("session={}", &id[1..]),
@@ -193,13 +194,13 @@ pub(crate) fn various_headers(id: &str) -> Vec<String> {
         format!("theme=\"dark; x={id}"),
         id.to_owned(),
         format!("={id}"),
-        // The names in a listing or a backup of the store.
+        // Names of files, as in a listing or a backup of the store.
         format!("session={file}"),
         format!("session={}", &file[..32]),
         format!("session={}", &file[2..]),
         format!("session={}/{}", &file[..2], &file[2..]),
         format!("session={}", file.to_uppercase()),
-        // Too much.
+        // Headers that are too long.
         format!("session={}", "a".repeat(4096)),
         format!("session={}", "a".repeat(4097)),
         format!("session={}", "../".repeat(50_000)),
@@ -213,7 +214,7 @@ pub(crate) fn various_headers(id: &str) -> Vec<String> {
             write!(all, "session={}; ", number_as_id(n)).unwrap();
             all
         }),
-        // Behind more than are tried.
+        // The id comes after more cookies than the library tries.
         format!(
             "session={}; session={}; session={}; session={}; session={id}",
             "a".repeat(32),
@@ -225,18 +226,18 @@ pub(crate) fn various_headers(id: &str) -> Vec<String> {
     headers
 }
 
-/// A well-formed id of no session.
+/// A well-formed id that no session has, made of a number.
 pub(crate) fn number_as_id(n: usize) -> String {
     let digits = b"abcdefghijklmnopqrstuvwxyz234567";
     (0..32).map(|place| char::from(digits[(n >> (5 * (place % 12))) % 32])).collect()
 }
 
-/// Whether a header may present this id as it is.
+/// Whether a header may contain this id unchanged, under the right name.
 pub(crate) fn may_bring(header: &str, id: &str) -> bool {
     header.split(';').filter_map(|pair| pair.split_once('=')).any(|(_, value)| value.trim() == id)
 }
 
-/// A session that is stored by a request with this header gets a fresh id.
+/// Asserts that a session stored by a request with this header gets a new id.
 pub(crate) fn check_fresh(site: &Site, header: &str) {
     let shown: String = header.chars().take(100).collect();
     let mut visit = site.sessions.visit([header]);
@@ -255,7 +256,8 @@ pub(crate) fn check_fresh(site: &Site, header: &str) {
     let _ = next.discard();
 }
 
-/// Whether the response of a logout removes the cookie; it does nothing else, and only if an id was presented.
+/// Runs a logout. Returns whether its response removes the cookie. Asserts that the response does so only if the
+/// request had a token, and has no other effect.
 #[track_caller]
 pub(crate) fn removes(visit: Visit, header: &str) -> bool {
     let headers = visit.finish(200).unwrap();

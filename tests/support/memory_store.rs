@@ -1,4 +1,4 @@
-//! Sessions in a map: the simplest thing that keeps the promises of [`Store`].
+//! Sessions in a map: the simplest store that keeps the promises of [`Store`].
 use super::cut_offs::{CutOffs, with_number};
 use parking_lot::Mutex;
 use sessile::store::{GRACE_MAX, HOPS_MAX};
@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::{Duration, SystemTime};
 
-/// How long a moved id is still known after its grace period.
+/// How long an id is known as moved after its grace period.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// Sessions in a map.
+/// A store with its sessions in a map.
 pub(crate) struct MemoryStore {
     places: Mutex<Places>,
     clock: Clock,
@@ -32,7 +32,7 @@ impl MemoryStore {
         Self { places: Mutex::default(), clock }
     }
 
-    /// How many records there are, expired ones included; moved ids are none.
+    /// The number of records, including expired ones, without moved ids.
     pub(crate) fn len(&self) -> usize {
         self.places.lock().0.values().filter(|place| matches!(place, Place::Session(_))).count()
     }
@@ -48,8 +48,9 @@ impl Places {
         }
     }
 
-    /// Goes on from an id to that which has its place, as long as `follows` says so of the kind and the end of the
-    /// grace period; `None` if the last allowed successor is moved as well.
+    /// Goes from an id to the one that has replaced it, and so on, as long as `follows` allows it. `follows` gets
+    /// whether the id was moved by a login, and the end of its grace period. `None` if the last allowed id was moved,
+    /// too.
     fn follow(&self, id: PublicId, follows: impl Fn(bool, SystemTime) -> bool) -> Option<PublicId> {
         let mut at = id;
         for _ in 0..=HOPS_MAX {
@@ -61,7 +62,8 @@ impl Places {
         None
     }
 
-    /// The last successor by rotations within their grace periods: the session that a login or a logout means.
+    /// The id to which rotations have moved this one, within their grace periods: the session that a login or logout
+    /// under the old id applies to.
     fn meant(&self, id: PublicId, now: SystemTime) -> Option<PublicId> {
         self.follow(id, |by_login, until| !by_login && Moved { id, by_login, until }.is_within_grace(now))
     }

@@ -1,7 +1,7 @@
-//! Requests of one browser that overlap, in any order of their steps, and what is left of their promises.
-//!
-//! Each request is sent with the cookie that the browser has at that moment, reads its session, is finished, and its
-//! response reaches the browser. Nothing here depends on time: all that happens is within the grace period.
+//! Concurrent requests of one browser, in any order of their steps. Each request is sent with the cookie that the
+//! browser has at that moment, reads its session, is finished, and its response reaches the browser. Afterwards this
+//! module checks what became of logins, logouts and changes. Time plays no part: everything happens within the grace
+//! period.
 use sessile::{
     Clock, Cookies, ErrorKind, Headers, Lifetime, Lookup, Record, Renewal, Sessions, Store, Token, Visit,
 };
@@ -16,61 +16,63 @@ pub(crate) enum Operation {
     Rotate,
     Login,
     Logout,
-    /// A read that moves the deadline, and so sends the cookie again.
+    /// Reads the session and moves its deadline, so the cookie is sent again.
     Renew,
 }
 use Operation::{Login, Logout, Read, Renew, Rotate, Store as Put};
 
 pub(crate) const OPERATIONS: [Operation; 6] = [Read, Put, Rotate, Login, Logout, Renew];
 
-/// The steps of a request.
+/// The numbers of a request's steps.
 const SEND: usize = 0;
 const LOAD: usize = 1;
 const FINISH: usize = 2;
 const DELIVER: usize = 3;
 pub(crate) const STEPS: usize = 4;
 
-/// An entry of the session that all begin with, and one of each request that stores.
+/// The name of the entry that the first session has. Each request that stores sets an entry of its own.
 const CART: &str = "cart";
 const NOTES: [&str; 3] = ["note 0", "note 1", "note 2"];
 
-/// Something that a run of overlapping requests has led to. All but the first six cannot be mended by a server.
+/// A result of a run of concurrent requests that some user may not expect. No server can avoid those after the sixth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Finding {
-    /// The browser is logged in after a logout, and no login was beside the logout or after it.
+    /// The browser is logged in after a logout, and no login was concurrent to the logout or came after it.
     LoggedInAfterLogout,
-    /// The session that a logout named is alive, possibly under an id that a rotation gave it.
+    /// The session that a logout should have ended is alive, possibly under an id that a rotation has given to it.
     LogoutSpared,
     LoginRefused,
-    /// An id from before a login opens a session, or gives its entries to another user's login.
+    /// An id from before a login opens a session, or passes its entries on to the login of another user.
     IdFromBeforeALogin,
-    /// A change that was acknowledged is in no live session, and no logout followed it.
+    /// A change that was acknowledged is in no live session, and no logout came after it.
     ChangeLost,
-    /// The cookie of a login was replaced by that of a request which was finished later and is no login.
+    /// The cookie of a login was replaced by that of a request that was finished later and is no login.
     LoginReplacedBy(Operation),
-    /// The same by another login beside it.
+    /// The cookie of a login was replaced by that of a concurrent login.
     LoginReplacedByLogin,
-    /// The same by a request that came with the cookie of another login beside it, and rotated that id.
+    /// The cookie of a login was replaced by that of a request which was sent with the cookie of another, concurrent
+    /// login, and rotated that id.
     LoginReplacedByRotationOfAnother,
-    /// The cookie of a login was replaced by that of a session that a change made whose own session a logout had ended:
-    /// all three were sent before.
+    /// The cookie of a login was replaced by that of a new session. A request that stored a change had made it, because
+    /// a logout had ended its own session. All three requests were sent before any was finished.
     LoginReplacedByStoreAfterLogout,
-    /// The cookie of a login was removed by a logout beside it that was finished later.
+    /// The cookie of a login was removed by a concurrent logout that was finished later.
     LoginRemovedByLogout,
-    /// A response that was finished before a login arrived after that of the login.
+    /// A response that was finished before a login reached the browser after the login's response.
     LoginOvertaken,
-    /// A visitor who was logged in is not, because of a rotation: an older cookie arrived after its new one.
+    /// A visitor who was logged in is not any more, because a rotation gave a new id, and an older cookie reached the
+    /// browser after the new one.
     RotationOvertaken,
-    /// An acknowledged change is in a live session that the browser has lost.
+    /// An acknowledged change is in a live session whose cookie the browser has lost.
     ChangeNotInBrowser,
-    /// The same of a request that was sent without a cookie.
+    /// The same for a change of a request that was sent without a cookie.
     ChangeWithoutCookie,
-    /// The login of another user has dropped the change.
+    /// The login of another user has dropped an acknowledged change.
     ChangeOfAnotherUser,
 }
 
 impl Finding {
-    /// Whether a server can do nothing about it.
+    /// Whether no server can avoid this.
     pub(crate) fn is_unmendable(self) -> bool {
         !matches!(
             self,
@@ -84,7 +86,7 @@ impl Finding {
     }
 }
 
-/// A store, and sessions in it of the requests that renew and of those that do not.
+/// A store, with the `Sessions` of requests that renew and of those that do not.
 pub(crate) struct Site {
     store: Arc<dyn Store>,
     clock: Clock,
@@ -93,7 +95,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A site on this store, whose clock is `clock`.
+    /// Makes a site with this store, whose clock is `clock`.
     pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, grace: Duration) -> Self {
         let lifetime = Lifetime::new().grace(grace);
         let sessions = Sessions::new(store.clone(), Cookies::plain_http()).unwrap().with_observer(|_| {});
@@ -127,7 +129,7 @@ impl Site {
     }
 }
 
-/// The effect of a response on the cookie.
+/// The effect of a response on the browser's cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Cookie {
     Kept,
@@ -148,15 +150,15 @@ impl Cookie {
     }
 }
 
-/// The requests of a run.
+/// The requests of one run, and the order of their steps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run<'a> {
-    /// The user of the session that all begin with, which has a cart; `None` for an anonymous visitor.
+    /// The user of the first session, which has a cart; `None` for an anonymous visitor.
     pub(crate) begin: Option<&'static str>,
     pub(crate) operations: &'a [Operation],
-    /// The user of each request, if it is a login.
+    /// The user of each request that is a login.
     pub(crate) users: &'a [&'static str],
-    /// The request that takes the next step, for each step.
+    /// For each step of the run, the number of the request that takes it.
     pub(crate) order: &'a [usize],
 }
 
@@ -165,7 +167,7 @@ struct Request {
     operation: Operation,
     user: &'static str,
     note: &'static str,
-    /// When it takes each step.
+    /// For each of its steps, the time at which it is taken: the number of the step in the run.
     at: [usize; STEPS],
     sent: Option<String>,
     visit: Option<Visit>,
@@ -196,7 +198,8 @@ impl Request {
         }
     }
 
-    /// Whether this response reaches the browser after that one, of a request that is not its cause.
+    /// Whether this response reaches the browser after the response of `other`, although this request did not come
+    /// after it.
     fn arrives_after(&self, other: &Self) -> bool {
         self.at[DELIVER] > other.at[DELIVER] && self.at[SEND] < other.at[DELIVER]
     }
@@ -206,19 +209,19 @@ impl Request {
     }
 }
 
-/// A run that is over.
+/// A run after its last step.
 struct Outcome<'a> {
     site: &'a Site,
     begin: Option<&'static str>,
     first_id: String,
     requests: Vec<Request>,
-    /// The cookie that the browser has.
+    /// The cookie that the browser has at the end.
     jar: Option<String>,
     findings: BTreeSet<Finding>,
 }
 
 impl Run<'_> {
-    /// Runs the requests, and returns what they have led to.
+    /// Runs the requests, and returns the findings.
     pub(crate) fn findings(&self, site: &Site) -> BTreeSet<Finding> {
         let mut outcome = self.play(site);
         outcome.judge_logouts();
@@ -282,7 +285,7 @@ impl Outcome<'_> {
                     let record = self.site.record(id).expect("an acknowledged login is alive");
                     assert_eq!(record.user(), Some(request.user));
                 }
-                // An anonymous visitor's id never opens the session of a logged-in user.
+                // The id of an anonymous visitor never opens the session of a logged-in user.
                 if self.begin.is_none() && self.site.is_logged_in(&self.first_id) {
                     self.findings.insert(Finding::IdFromBeforeALogin);
                 }
@@ -295,7 +298,7 @@ impl Outcome<'_> {
         }
     }
 
-    /// It is alive unless a request that was sent with it has replaced or ended it.
+    /// Asserts that the first id opens its session, unless a request that was sent with it has replaced or ended it.
     fn check_the_first_id(&self) {
         let ended = self.requests.iter().any(|request| {
             [Rotate, Login, Logout].contains(&request.operation)
@@ -308,7 +311,7 @@ impl Outcome<'_> {
         self.requests.iter().filter(move |request| request.is(operation))
     }
 
-    /// The id that mere rotations have given to the session of `id` in the end.
+    /// The id that the session of `id` has in the end, by rotations that were no logins.
     fn rotated<'a>(&'a self, id: &'a str) -> &'a str {
         let next = self.all(Rotate).find_map(|request| match &request.cookie {
             Cookie::Id(new) if request.sent.as_deref() == Some(id) && new != id => Some(new),
@@ -405,8 +408,8 @@ impl Outcome<'_> {
         self.findings.extend(found);
     }
 
-    /// The first id in the hands of another visitor, who logs in with it in the end. It gives nothing that was stored
-    /// after a login.
+    /// Another visitor has the first id, and logs in with it after the run. Nothing that was stored after a login may
+    /// be in that session.
     fn judge_the_old_id(&mut self) {
         let last = self.rotated(&self.first_id);
         let anonymous = self.site.record(last).is_some_and(|record| record.user().is_none());
@@ -419,7 +422,7 @@ impl Outcome<'_> {
     }
 }
 
-/// Every order of the steps of this many requests.
+/// Every order in which this many requests can take their steps.
 pub(crate) fn orders(requests: usize) -> Vec<Vec<usize>> {
     fn extend(order: &mut Vec<usize>, left: &mut [usize], all: &mut Vec<Vec<usize>>) {
         if left.iter().all(|left| *left == 0) {

@@ -1,11 +1,10 @@
-//! Real processes for tests: the test binary starts itself again as a child that runs one named worker. The
-//! root of the crate defines its `WORKERS` and the arguments, `CHILD`, with which a child reaches
-//! [`run_worker`].
+//! Real processes for tests: the test binary starts itself again as a child that runs one named worker. The root of the
+//! crate defines its `WORKERS` and the arguments, `CHILD`, with which a child reaches [`run_worker`].
 //!
-//! - A worker is a function of its [`Parent`]. It gets arguments by environment, orders as lines on its
-//!   standard input, and reports lines on its standard output.
-//! - A [`Child`] that is dropped is killed with SIGKILL and reaped. One whose parent died sees the end of its
-//!   standard input and exits.
+//! - A worker is a function of its [`Parent`]. It gets arguments by environment, orders as lines on its standard input,
+//!   and reports lines on its standard output.
+//! - A [`Child`] that is dropped is killed with SIGKILL and reaped. One whose parent died sees the end of its standard
+//!   input and exits.
 //! - No wait is unbounded: a child that reports nothing for [`PATIENCE`] fails the test.
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -63,8 +62,8 @@ impl Start {
         self
     }
 
-    /// Runs the worker as a copy of this program that every user may execute, behind a command that runs
-    /// another command.
+    /// Runs the worker as a copy of this program that every user may execute, behind a command that runs another
+    /// command.
     pub(crate) fn behind(mut self, command: &[&str], copy: &Path) -> Self {
         let mut behind = Command::new(command[0]);
         behind.args(&command[1..]).arg(copy).args(crate::CHILD);
@@ -177,7 +176,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Both fail for a child that has ended and was reaped.
+        // Both calls fail, without harm, for a child that has ended and was waited for.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -14,7 +14,7 @@ pub(crate) fn export(args: &Export, json: bool) -> VerbResult {
     let store = open(&args.dir, Access::Read)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let (mut exported, mut damaged, mut failed) = (0_u64, 0_u64, 0_u64);
-    // On a terminal, the sessions would be printed across the progress bar.
+    // On a terminal, the sessions and the progress bar would be printed over each other.
     let mut bar = Progress::in_directories(store.shards().into()).unless(io::stdout().is_terminal());
     let mut files = store.files();
     while let Some(file) = files.next() {
@@ -46,7 +46,7 @@ pub(crate) fn export(args: &Export, json: bool) -> VerbResult {
             }
         }
     }
-    // The trailer is written last: an export without it was cut short.
+    // The last line counts the sessions. An export without it was cut short.
     writeln!(out, "{}", json_line(&Trailer::of(exported)))?;
     out.flush()?;
     drop(bar);
@@ -62,7 +62,7 @@ pub(crate) fn export(args: &Export, json: bool) -> VerbResult {
             HumanCount(failed),
         )
     };
-    // A failure is ignored, because the sessions are written.
+    // A failure is ignored, because the sessions were written.
     let _ = writeln!(io::stderr(), "{summary}");
     Ok(if damaged + failed > 0 { Outcome::Findings } else { Outcome::Ok })
 }

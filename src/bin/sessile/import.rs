@@ -13,7 +13,8 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::time::Instant;
 
-/// The number of unreadable lines, without a readable one, after which the input is taken for no export.
+/// The number of lines that may be unreadable before the first readable one. After that, the input is refused, because
+/// it is not an export.
 const UNREADABLE_MAX: u64 = 100;
 
 pub(crate) fn import(args: &Import, json: bool) -> VerbResult {
@@ -28,7 +29,7 @@ pub(crate) fn import(args: &Import, json: bool) -> VerbResult {
     let Importing { bar, mut counts, .. } = importing;
     if let Some(reason) = &stopped {
         bar.warn(reason);
-        // Counts the lines that were not tried, and checks the last one.
+        // The lines after a failure are counted and not tried; the last line is checked.
         while input.next().is_ok_and(|line| line.is_some()) {
             counts.not_tried += 1;
         }
@@ -64,7 +65,7 @@ pub(crate) fn import(args: &Import, json: bool) -> VerbResult {
     })
 }
 
-/// The number of lines by result.
+/// The numbers of lines with each result.
 #[derive(Default)]
 struct Counts {
     imported: u64,
@@ -89,9 +90,9 @@ impl Counts {
     }
 }
 
-/// The reason why a line was not imported.
+/// The reason for which a line was not imported.
 enum Refusal {
-    /// The line is wrong; the next one may be right.
+    /// The line is wrong. The next one may be right.
     Line(String),
     /// The store cannot take any session.
     Store(Error),
@@ -102,12 +103,12 @@ struct Importing<'a> {
     how: Durability,
     bar: Progress,
     counts: Counts,
-    /// The line of each id that was imported or exists.
+    /// For each id that was imported, or is in the store, the number of its line.
     taken: HashMap<PublicId, u64>,
 }
 
 impl Importing<'_> {
-    /// Imports line by line. Returns the reason if it stops before the end of the input.
+    /// Imports the sessions line by line. If it stops before the end of the input, returns the reason.
     fn read_all(&mut self, input: &mut Input<impl BufRead>) -> Option<String> {
         loop {
             let number = match input.next() {
@@ -167,7 +168,7 @@ impl Importing<'_> {
 
 // ----------------------------------------------------------------------------------------------------------- lines
 
-/// Longest line, in bytes: the largest record, with each byte in JSON's longest form.
+/// The largest number of bytes of a line: the largest record, with each byte in its longest form in JSON.
 const LINE_BYTES_MAX: u64 = 128 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -177,13 +178,12 @@ struct Input<R> {
     line: Vec<u8>,
     is_too_long: bool,
     number: u64,
-    /// Whether lines may be missing at the end, because the input is a part of an export, or cannot be read any
-    /// further.
+    /// Whether lines may be missing at the end: the input is a part of an export, or cannot be read any further.
     is_partial: bool,
-    /// The number of lines since the last trailer.
+    /// The number of lines since the last line that counts them.
     since_count: u64,
     has_count: bool,
-    /// The error of a wrong trailer.
+    /// The error of a count that does not match.
     miscount: Option<String>,
     /// The error for lines of another form than [`FORM`].
     other_form: Option<String>,
@@ -233,7 +233,7 @@ impl<R: BufRead> Input<R> {
         }
     }
 
-    /// Whether this line is a trailer, which is then checked.
+    /// Whether this line is the one that counts the sessions of an export. If so, the count is checked.
     fn is_count(&mut self) -> bool {
         let Some(trailer) = Trailer::read(self.line.trim_ascii()) else { return false };
         let read = std::mem::take(&mut self.since_count);
@@ -266,13 +266,13 @@ impl<R: BufRead> Input<R> {
         }
     }
 
-    /// At the end of the input: whether every line was counted.
+    /// At the end of the input: whether the lines were counted by a last line.
     fn is_whole(&self) -> bool {
         self.has_count && self.since_count == 0 && self.miscount.is_none() && self.other_form.is_none()
     }
 
-    /// At the end of the input: the error if lines have another form or are missing, unless missing lines are expected
-    /// or the input could not be read.
+    /// At the end of the input: the error if lines are missing or have another form. Missing lines are no error if they
+    /// are expected, or if the input could not be read.
     fn cut(&self) -> Option<String> {
         if let Some(other_form) = &self.other_form {
             return Some(other_form.clone());

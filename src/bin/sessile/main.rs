@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use terminal::{error_chain, json_line, plain_usage, report_errors_as_json, spare_path, warn};
 
-/// The result of a verb that was carried out.
+/// The outcome of a verb that was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Ok,
@@ -32,11 +32,11 @@ enum Outcome {
     Findings,
     /// Another sweep is running.
     AlreadyRunning,
-    /// Only a part was done; a warning has the reason.
+    /// Only a part was done. A warning has told the reason.
     Incomplete,
 }
 
-/// The reason why a verb could not be carried out.
+/// The reason for which a verb could not be carried out.
 enum Failure {
     /// Wrong usage that the argument parser cannot detect.
     Usage(&'static str),
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
             1
         }
         Err(Failure::Output(error)) => {
-            // A closed pipe is no error, because its reader has read enough.
+            // A closed pipe is not an error: the reader has read as much as it wanted.
             if error.kind() != io::ErrorKind::BrokenPipe {
                 warn(format_args!("failed to write standard output: {error}"));
             }
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Prints help that was asked for, or a usage error. Its text may quote an argument, which may be an id by mistake.
+/// Prints the help that was asked for, or a usage error. The text may quote an argument that is an id by mistake.
 fn wrong_usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let safe = plain_usage(&text);
@@ -118,20 +118,20 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     if safe == text {
-        // Printed in colours, if the terminal has them.
+        // This prints in colours, if the terminal has them.
         error.exit()
     }
     let _ = write!(io::stderr(), "{safe}");
     ExitCode::from(2)
 }
 
-/// How a verb uses a store.
+/// How a verb uses the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     /// Changes nothing, so it works on another user's store, and on a read-only disk.
     Read,
     Write,
-    /// Writes, and creates the store if there is none.
+    /// The verb writes, and creates the store if there is none.
     Create,
 }
 
@@ -151,7 +151,8 @@ fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
     if access != Access::Create {
         return Ok(opened);
     }
-    // A store that is emptied during an import is an error, and is not recreated.
+    // If a store is emptied during an import, that is an error, and the store is not recreated. So it is opened again,
+    // without the option to create it.
     drop(opened);
     Ok(options.create(false).open(dir)?)
 }
@@ -163,7 +164,7 @@ fn is_log_lost() -> bool {
     LOG_IS_LOST.load(Ordering::Relaxed)
 }
 
-/// An event of a store, in words for operators.
+/// The text of an event, for operators.
 fn in_words(event: &Event<'_>) -> String {
     match event {
         Event::ShardsRecreated { path, shards } => format!(

@@ -8,15 +8,16 @@ use serde_json::json;
 use sessile::{Absent, FileStore, Lookup, PublicId, SessionId, Store};
 use std::io::{self, BufRead, IsTerminal, Read};
 
-/// The environment variable that may hold the id.
+/// The name of the environment variable that may hold the id.
 const VARIABLE: &str = "SESSILE_ID";
 
-/// The public id of the session that the operator names. Only the digest of a secret id is kept.
+/// The public id of the session that the operator names by id or by digest. If it is a secret id, only its digest is
+/// kept.
 fn read_session_ref(args: &One) -> Result<PublicId, Failure> {
     if let Some(id) = args.public_id {
         return Ok(id);
     }
-    // The input is read as bytes, because input that is not UTF-8 must be refused as no id.
+    // The input is read as bytes, so that input that is not UTF-8 is refused like any other text that is not an id.
     let bytes = if let Some(value) = std::env::var_os(VARIABLE) {
         value.into_encoded_bytes()
     } else {
@@ -27,7 +28,7 @@ fn read_session_ref(args: &One) -> Result<PublicId, Failure> {
         io::stdin().lock().take(4096).read_until(b'\n', &mut line).map_err(Failure::Input)?;
         line
     };
-    // The error does not quote the input, which may be a mistyped id.
+    // The error does not quote the input, which may be an id with a typing error.
     let text = str::from_utf8(&bytes).map_err(|_| Failure::Usage(NO_ID))?;
     let mut ids = ids_in(text);
     match (ids.next(), ids.next()) {
@@ -39,7 +40,7 @@ fn read_session_ref(args: &One) -> Result<PublicId, Failure> {
 
 const NO_ID: &str = "no session id was given: it has 32 characters a-z, 2-7, alone or as name=value";
 
-/// The ids in a line that was copied from a browser: an id, `name=value`, or a whole header of cookies.
+/// The ids in a line that was copied from a browser: the id alone, `name=value`, or a whole `Cookie` header.
 fn ids_in(text: &str) -> impl Iterator<Item = SessionId> {
     text.split(';').filter_map(|part| {
         let value = part.split_once('=').map_or(part, |(_, value)| value).trim();

@@ -1,4 +1,5 @@
-//! The owner of a store, by name: for errors that the owner would not get.
+//! The user who owns a store. Some errors would not occur if that user ran the command; this module says so in their
+//! texts.
 use nix::unistd::{Uid, User, geteuid};
 use sessile::{Error, ErrorKind};
 use std::error::Error as StdError;
@@ -14,20 +15,20 @@ pub(crate) fn ownership_error(error: &Error) -> Option<String> {
     Some(format!("failed to change session store `{path}`: {reason}; {}", owner.remedy()))
 }
 
-/// The remedy for an error of the operating system that the store's owner would not get.
+/// The advice to run the command as the store's owner, if that user would not get this error.
 pub(crate) fn remedy(error: &Error) -> Option<String> {
     let causes = std::iter::successors(error.source(), |cause| StdError::source(*cause));
     let is_denied = |cause: &&(dyn StdError + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
     };
     causes.into_iter().find(is_denied)?;
-    // The owner of a file below an inaccessible directory is unknown, so the owner of the nearest readable ancestor is
-    // taken.
+    // The owner of a file in a directory that cannot be entered is unknown. So the owner of the nearest directory above
+    // that can be read is named.
     let (path, owner) = error.path()?.ancestors().find_map(|path| Some((path, owner_of(path)?)))?;
     owner.if_other().filter(|_| !is_public(path)).map(|owner| owner.remedy())
 }
 
-/// The text of an error about permissions, with names in place of the numbers of users.
+/// The text of an error about permissions, with names of users in place of their numbers.
 pub(crate) fn with_names(text: &str) -> String {
     let mut named = text.to_owned();
     for before in ["by user ", "(of user ", "belongs to user ", "runs as user "] {
@@ -49,15 +50,15 @@ fn is_store(path: &Path) -> bool {
     !is_public(path) && path.join("sessile.json").symlink_metadata().is_ok()
 }
 
-/// Whether a directory is shared, like `/tmp` or the volume of a container. Running the command as its owner is then no
-/// remedy.
+/// Whether a directory is shared by users, like `/tmp` or a container's volume. Then the advice to run the command as
+/// its owner would be wrong.
 fn is_public(path: &Path) -> bool {
     const STICKY: u32 = 0o1000;
     const OTHERS_WRITE: u32 = 0o002;
     path.metadata().is_ok_and(|found| found.mode() & (STICKY | OTHERS_WRITE) != 0)
 }
 
-/// A user, as error texts name it.
+/// A user, as texts of errors name it.
 struct Named {
     uid: Uid,
     name: String,
@@ -69,7 +70,7 @@ impl Named {
     fn of(uid: Uid) -> Self {
         match User::from_uid(uid) {
             Ok(Some(User { name, .. })) => Self { uid, sudo: name.clone(), name },
-            // A user without a name, which is usual in containers.
+            // The user has no name, as is usual in containers.
             _ => Self { uid, name: uid.to_string(), sudo: format!("'#{uid}'") },
         }
     }

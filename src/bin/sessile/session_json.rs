@@ -31,7 +31,8 @@ pub(crate) struct SessionJson {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     came_once: bool,
     user: Option<String>,
-    /// The marks of the last login, and the device note; each is omitted if it is empty.
+    /// The time, the cut-off number and the user's digest of the last login, and the device note. Each is omitted if it
+    /// is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_login: Option<Time>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -44,21 +45,21 @@ pub(crate) struct SessionJson {
     entries: Map<String, Json>,
 }
 
-/// The form of the lines of an export.
+/// The number of the form that the lines of an export have.
 pub(crate) const FORM: u64 = 1;
 
 /// The last line of an export: `{"sessile_export":1,"sessions":2}`. An export without it was cut short.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the last line of an export")]
 pub(crate) struct Trailer {
-    /// The format of the lines before it: [`FORM`].
+    /// The form of the lines before it.
     #[serde(rename = "sessile_export")]
     pub(crate) form: u64,
     /// The number of lines with sessions before it.
     pub(crate) sessions: u64,
 }
 
-/// The form of a last line.
+/// The part of the last line that states the form.
 #[derive(Deserialize)]
 struct Form {
     sessile_export: u64,
@@ -81,7 +82,7 @@ impl Trailer {
     }
 }
 
-/// RFC 3339, or microseconds since 1970 if the year has more than four digits.
+/// A time in JSON: in RFC 3339, or in microseconds since 1970 if the year has more than four digits.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, expecting = "a time is in RFC 3339, or microseconds since 1970")]
 enum Time {
@@ -154,7 +155,7 @@ impl SessionJson {
             user: record.user().map(str::to_owned),
             last_login: login.at.map(Time::from),
             cut_off: login.cut_off,
-            // It follows the user.
+            // The digest is computed from the user's name.
             user_digest: None,
             device_note: record.device_note().map(str::to_owned),
             entries: record.entries().iter().map(entry).collect::<sessile::Result<_>>()?,
@@ -170,7 +171,7 @@ impl SessionJson {
         }
     }
 
-    /// The session, or the reason why the line is none.
+    /// Converts the line to a session. If that fails, returns the reason.
     pub(crate) fn into_record(self) -> Result<(PublicId, Record), String> {
         let id = PublicId::parse(&self.id).ok_or("its id is not 40 characters 0-9, a-f")?;
         let expiry = match self.expiry {
@@ -214,7 +215,8 @@ fn digest(text: &str) -> Result<[u8; 16], String> {
     digest.map(u128::to_be_bytes).ok_or_else(|| "its user_digest is not 32 characters 0-9, a-f".to_owned())
 }
 
-/// The reason why a line is no session: the column and the reason, without the text there, which may be a secret.
+/// The reason for which a line is not a session: the column and the kind of the error. The text at that place is left
+/// out, because it may be a secret.
 pub(crate) fn unreadable(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());

@@ -34,7 +34,7 @@ pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(ScannedFile)) ->
     failed
 }
 
-/// The lower bounds of a histogram's intervals: in seconds, and in words.
+/// The lower bounds of the intervals of a histogram: in seconds, and as a text.
 const BOUNDS: [(u64, &str); 9] = [
     (0, "0"),
     (60, "1 minute"),
@@ -47,7 +47,7 @@ const BOUNDS: [(u64, &str); 9] = [
     (30 * 86_400, "30 days"),
 ];
 
-/// The number of sessions in each interval, from its bound to the next bound; the last interval has no upper bound.
+/// The number of sessions in each interval, from its bound to the next one. The last interval has no upper bound.
 #[derive(Default)]
 struct Histogram([u64; BOUNDS.len()]);
 
@@ -66,7 +66,7 @@ impl Histogram {
             .collect()
     }
 
-    /// Bars of up to 40 characters; none for an interval without sessions.
+    /// Draws a bar of up to 40 characters for each interval, and none for an interval without sessions.
     fn draw(&self, title: &str) -> String {
         let most = self.0.iter().copied().max().unwrap_or(0).max(1);
         let mut drawn = format!("\n{title}\n");

@@ -1,14 +1,14 @@
-//! Reads JSON without loss, or refuses it. `serde_json` alone keeps the last of two equal names, and turns an integer
-//! of more than 64 bits into a float. Knows no sessions.
+//! Reads JSON without loss, or refuses it. `serde_json` alone keeps the last of two members with the same name, and
+//! turns an integer of more than 64 bits into a float.
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json};
 use std::fmt;
 
-/// The library's own test for numbers that a float holds exactly.
+/// The library's test whether a float represents a number exactly.
 #[path = "../../value/decimal.rs"]
 mod decimal;
 
-/// Reads an object without two equal names, at any depth.
+/// Reads an object in which no two members have the same name, at any depth.
 pub(crate) fn object<'de, D: Deserializer<'de>>(from: D) -> Result<Map<String, Json>, D::Error> {
     struct Object;
     impl<'de> Visitor<'de> for Object {
@@ -35,7 +35,7 @@ fn distinct<'de, A: MapAccess<'de>>(mut members: A) -> Result<Map<String, Json>,
     Ok(object)
 }
 
-/// Any JSON whose objects have distinct names.
+/// JSON in which no object has two members with the same name.
 struct Distinct(Json);
 
 impl<'de> Deserialize<'de> for Distinct {
@@ -122,7 +122,7 @@ fn is_kept(number: &str) -> bool {
     if !number.contains(['.', 'e', 'E']) {
         return number == "-0" || number.parse::<u64>().is_ok() || number.parse::<i64>().is_ok();
     }
-    // A number that does not parse, or is out of range, passes: the parser refuses it.
+    // A number that cannot be parsed, or is out of range, is left to the parser, which refuses it.
     !number.parse::<f64>().is_ok_and(|float| float.is_finite() && !decimal::is_of(number, float))
 }
 
@@ -149,7 +149,7 @@ mod tests {
             "1e308",
             "5e-324",
             "9007199254740992.0",
-            // Between two that are as short.
+            // A number that lies between two floats with equally short forms.
             "-689117708464244.2",
             "-689117708464244.3",
             // All digits of a float.

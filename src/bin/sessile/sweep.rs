@@ -1,4 +1,4 @@
-//! `sessile sweep`.
+//! The verb `sessile sweep`.
 use crate::args::Sweep;
 use crate::terminal::{Progress, error_chain, json_line, print, warn};
 use crate::{Access, Outcome, VerbResult, open};
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Sweep, json: bool) -> VerbResult {
     let mut bar: Option<(SweepPhase, Progress)> = None;
     let report = store.sweep_with(&options, |now| {
         if bar.as_ref().is_none_or(|(phase, _)| *phase != now.phase) {
-            // The old bar is removed first.
+            // The old progress bar is removed before the new one is made.
             bar = None;
             let walks = now.phase == SweepPhase::Walk;
             let begun = if walks { Progress::in_directories(now.total) } else { Progress::of(now.total) };

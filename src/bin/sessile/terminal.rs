@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 /// Whether warnings are JSON.
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// Words of the store's path that look like ids.
+/// The words in the path of the store that look like session ids, and are printed all the same.
 static SPARED: OnceLock<HashSet<String>> = OnceLock::new();
 
-/// From now on, the words of the path of an existing directory are shown, although they may look like ids. An id that
-/// was given in place of a directory by mistake does not exist as one.
+/// Lets the words in the path of an existing directory be printed, even if they look like session ids. (An id that was
+/// given in place of a directory by mistake is not the name of one.)
 pub(crate) fn spare_path(dir: &Path) {
     if dir.symlink_metadata().is_ok() {
         let path = dir.to_string_lossy();
@@ -32,7 +32,7 @@ pub(crate) fn spare_path(dir: &Path) {
     }
 }
 
-/// From now on, each warning is a JSON object: `{"error":"…"}`.
+/// Makes each warning a JSON object: `{"error":"…"}`.
 pub(crate) fn report_errors_as_json() {
     JSON.store(true, Relaxed);
 }
@@ -68,7 +68,7 @@ pub(crate) fn error_chain(error: &Error) -> String {
     }
 }
 
-/// Prints results.
+/// Prints results to standard output.
 pub(crate) fn print(words: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{words}")
 }
@@ -84,12 +84,12 @@ pub(crate) fn plain_usage(text: &str) -> String {
     escape(&without_ids(text), is_control, |c| c.escape_unicode().to_string())
 }
 
-/// One JSON object in a line.
+/// A JSON object in one line.
 pub(crate) fn json_line(value: &impl Serialize) -> String {
     escape_json(&serde_json::to_string(value).expect("maps with strings for keys"))
 }
 
-/// A pretty-printed JSON object.
+/// A JSON object in several lines.
 pub(crate) fn json_pretty(value: &impl Serialize) -> String {
     escape_json(&serde_json::to_string_pretty(value).expect("maps with strings for keys"))
 }
@@ -116,7 +116,7 @@ fn escape(text: &str, is_control: impl Fn(char) -> bool, escaped: impl Fn(char) 
     safe
 }
 
-/// Replaces each word that may be a session's id, also a mistyped one.
+/// Replaces each word that may be a session's secret id, even with a typing error.
 fn without_ids(text: &str) -> String {
     let mut rest = text;
     let mut safe = String::with_capacity(text.len());
@@ -133,16 +133,17 @@ fn without_ids(text: &str) -> String {
     safe
 }
 
-/// Also matches words somewhat shorter or longer than 32 characters. Digests are longer, or hexadecimal.
+/// Whether a word looks like a session id. Words that are somewhat shorter or longer than 32 characters count, too.
+/// Digests are longer, or hexadecimal.
 fn may_be_id(word: &str) -> bool {
     let slips = word.bytes().filter(|c| matches!(c, b'0' | b'1' | b'8' | b'9')).count();
     (24..=36).contains(&word.len()) && slips <= 1
 }
 
-/// A progress bar on the terminal; none without a terminal, and none for work of less than 0.3 s.
+/// A progress bar on the terminal. There is none without a terminal, and none for work of less than 0.3 s.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// The time at which the bar appears; `None` if it has appeared, or never will.
+    /// The time at which the bar appears; `None` after it has appeared, and if it never will.
     appears: Option<Instant>,
 }
 
@@ -170,7 +171,7 @@ impl Progress {
         Self { bar, appears: Some(Instant::now() + DELAY) }
     }
 
-    /// Hides the bar if the terminal is in use.
+    /// Hides the bar if the terminal is used for other output.
     pub(crate) fn unless(mut self, terminal_in_use: bool) -> Self {
         self.appears = self.appears.filter(|_| !terminal_in_use);
         self
@@ -194,7 +195,7 @@ impl Progress {
         self.at(done);
     }
 
-    /// Warns above the bar.
+    /// Prints a warning above the bar.
     pub(crate) fn warn(&self, message: impl Display) {
         self.bar.suspend(|| warn(message));
     }

@@ -15,13 +15,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest creation by a process that is not stopped. A file that is unfinished for longer is listed.
+/// The longest time that a creation takes, unless its process is stopped. A file that is unfinished for longer is
+/// listed.
 const CREATION: Duration = Duration::from_millis(200);
 
 /// A file that is not a sound session.
 struct Finding {
     kind: Kind,
-    /// The session to whose name the file belongs.
+    /// The session whose name the file has; `None` if it is not the name of a session.
     id: Option<PublicId>,
     path: PathBuf,
     moved_to: Option<PathBuf>,
@@ -34,13 +35,13 @@ enum Kind {
     Damaged,
     Unfinished,
     Temporary,
-    /// A link, pipe, directory or device in a session's place.
+    /// A link, pipe, directory or device has the name of a session.
     NoFile,
-    /// A newer version's session.
+    /// A session that a newer version of this crate has written.
     Newer,
     /// A session in the format of an earlier version.
     Older,
-    /// Not a file of this crate.
+    /// A file that this crate has not made.
     Unknown,
 }
 
@@ -58,7 +59,8 @@ impl Kind {
         }
     }
 
-    /// Whether a repair moves it aside. Sweeps remove leftovers; files of another version or of other programs stay.
+    /// Whether a repair moves the file to the directory `damaged`. Sweeps remove leftovers; files of other versions or
+    /// programs stay.
     fn is_movable(self) -> bool {
         matches!(self, Self::Damaged | Self::NoFile)
     }
@@ -79,7 +81,7 @@ impl Finding {
     }
 
     fn to_json(&self) -> Json {
-        // JSON strings hold UTF-8 only.
+        // A JSON string can only have valid UTF-8.
         let text = |path: &Path| path.to_string_lossy().into_owned();
         json!({
             "kind": self.kind.name(),
@@ -93,7 +95,7 @@ impl Finding {
 pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
     let began = Instant::now();
     spare_path(&args.dir);
-    // The repair comes first, because a store without its directories and parameters file cannot be opened.
+    // The repair comes first, because a store without its directories or its parameters file cannot be opened.
     let made = if args.repair { FileStore::repair(&args.dir)? } else { Vec::new() };
     let lost = |path| Finding { kind: Kind::Lost, id: None, path, moved_to: None };
     let mut findings: Vec<_> = made.into_iter().map(lost).collect();
@@ -182,8 +184,8 @@ fn finding(file: ScannedFile) -> Option<Finding> {
     Some(Finding { kind, id, path: file.path, moved_to: None })
 }
 
-/// Drops the findings that were sessions in the middle of an operation. Returns the number of files that could not be
-/// read.
+/// Reads the unfinished files once more, and removes from the findings those that were in the middle of an operation.
+/// Returns the number of files that could not be read.
 fn look_again(store: &FileStore, findings: &mut Vec<Finding>) -> u64 {
     let is_in_progress = |finding: &Finding| matches!(finding.kind, Kind::Unfinished | Kind::Temporary);
     if findings.iter().any(is_in_progress) {
@@ -210,8 +212,8 @@ fn look_again(store: &FileStore, findings: &mut Vec<Finding>) -> u64 {
     failed
 }
 
-/// Moves aside each movable finding. Returns the number that could not be moved. The first failure of the disk ends it,
-/// because the others would fail as well.
+/// Moves the files of all movable findings to the directory `damaged`. Returns the number that could not be moved.
+/// After a failure of the disk it stops, because the others would fail as well.
 fn move_aside(store: &FileStore, findings: &mut [Finding]) -> u64 {
     let mut movable: Vec<_> = findings.iter_mut().filter(|finding| finding.kind.is_movable()).collect();
     let mut failed = 0;

@@ -9,7 +9,7 @@ use super::bytes::{Entry, FLAGS_AT, LINE, NAME_UNSYNCED, SYNC_FAILED};
 use super::log::Log;
 use super::{CutOffs, DAMAGED, MISSING};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::disk::{self, Access, Directory, Root, Taken};
+use crate::file::disk::{self, Access, Directory, IfExists, Root};
 use crate::file::errors::io_error;
 use crate::file::flock::LockedFile;
 use crate::file::layout::CUT_OFFS;
@@ -60,7 +60,7 @@ impl CutOffs {
         let made = match root.stat_cut_offs() {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Self::put(root, &Log::beginning_at(first), Taken::Kept)
+                Self::put(root, &Log::beginning_at(first), IfExists::Keep)
             }
             Err(error) => Err(error),
         };
@@ -208,7 +208,7 @@ impl CutOffs {
             log.take(&read.log.compacted(0));
         }
         log.put(entry);
-        Self::put(&self.root, &log, Taken::Replaced).map_err(|error| self.error("rewrite", error))?;
+        Self::put(&self.root, &log, IfExists::Replace).map_err(|error| self.error("rewrite", error))?;
         let directory = self.root.open_directory(".");
         let synced = directory.and_then(|directory| directory.sync_changed_name());
         synced.map_err(|error| unknown(&self.root, self.error("sync the directory of", error)))?;
@@ -216,10 +216,10 @@ impl CutOffs {
     }
 
     /// Makes a file of the log and gives it the name.
-    fn put(root: &Root, log: &Log, taken: Taken) -> io::Result<bool> {
+    fn put(root: &Root, log: &Log, if_exists: IfExists) -> io::Result<bool> {
         let temporary = disk::temporary_name().map_err(io::Error::other)?;
         let bytes = log.compacted(NAME_UNSYNCED);
-        root.open_directory(".")?.put(&temporary, CUT_OFFS, taken, |file| {
+        root.open_directory(".")?.put(&temporary, CUT_OFFS, if_exists, |file| {
             disk::write_at(file, &bytes, 0)?;
             disk::sync_data(file)
         })

@@ -1,4 +1,4 @@
-//! Calls on the generations file, the only file that is mapped.
+//! System calls on the generations file (`run/generations`), the only file of a store that is mapped.
 use super::{Root, SAFE, StatWithTimes, call, failpoint};
 use crate::file::layout::{GENERATIONS, RUN};
 use memmap2::{MmapOptions, MmapRaw};
@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io;
 
 impl Root {
-    /// Opens the generations file, not following a link: for writing, unless the file system is read-only.
+    /// Opens the generations file for reading and writing, or for reading alone if the file system is read-only. A
+    /// symbolic link in its place is an error.
     pub(in crate::file) fn open_generations(&self) -> io::Result<File> {
         let run = self.open_directory_fd("open run directory", RUN)?;
         let open = |flags| fs::openat(&run, GENERATIONS, flags | SAFE, Mode::empty());
@@ -19,7 +20,8 @@ impl Root {
         Ok(file?.into())
     }
 
-    /// The metadata of the file that has the name of the generations file now.
+    /// The metadata of the file that has the name `run/generations` now. It may be another file than the one this store
+    /// has open.
     pub(in crate::file) fn stat_generations(&self) -> io::Result<StatWithTimes> {
         let run = self.directory_at(self.open_directory_fd("look for generations", RUN)?);
         run.stat_with_times(GENERATIONS)
@@ -39,8 +41,8 @@ pub(in crate::file) fn regular_size(file: &File) -> io::Result<u64> {
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
-/// On btrfs, makes later writes to an empty file reuse its blocks, so that they need no space. Best effort: most file
-/// systems reuse blocks anyway, and have no such flag.
+/// Turns copy-on-write off for an empty file on btrfs, so that later writes reuse its blocks and succeed on a full
+/// disk. Best effort: most file systems reuse blocks anyway, and have no such flag.
 pub(in crate::file) fn avoid_copy_on_write(file: &File) {
     #[cfg(target_os = "linux")]
     if let Ok(flags) = call("get flags", || fs::ioctl_getflags(file)) {
@@ -56,7 +58,7 @@ pub(in crate::file) fn map(options: &MmapOptions, file: &File) -> io::Result<Mma
     options.map_raw_read_only(file)
 }
 
-/// Turns off read-ahead for a mapped file, because single pages are used. Best effort.
+/// Turns read-ahead off for a mapped file, because a store reads single counters at random places in it. Best effort.
 pub(in crate::file) fn expect_random_access(file: &File, map: &MmapRaw) {
     #[cfg(target_os = "linux")]
     let _ = call("advise", || fs::fadvise(file, 0, None, fs::Advice::Random));

@@ -1,4 +1,4 @@
-//! Calls on the log of cut-offs.
+//! System calls on the file `cutoffs`, the log that says which sessions were ended all at once.
 use super::{Access, Root, Stat, call};
 use crate::file::layout::CUT_OFFS;
 use rustix::fs::{self, AtFlags, Mode};
@@ -7,21 +7,21 @@ use std::fs::File;
 use std::io;
 
 impl Root {
-    /// Opens the log, not following a link; for reading, or also for writing.
+    /// Opens the log. A symbolic link in its place is an error.
     pub(in crate::file) fn open_cut_offs(&self, access: Access) -> io::Result<File> {
         let open = || fs::openat(&self.fd, CUT_OFFS, access.flags(), Mode::empty());
         Ok(call("open cut-offs", open)?.into())
     }
 
-    /// The metadata of the file that has the name of the log now. On a network file system the server is asked, because
-    /// this host may keep old metadata for a minute.
+    /// The metadata of the file that has the name of the log now. On a network file system, `STATX_FORCE_SYNC` asks the
+    /// server, because this host may keep old metadata for a minute.
     pub(in crate::file) fn stat_cut_offs(&self) -> io::Result<Stat> {
         let stat = |flags| super::stat::stat(&self.fd, CUT_OFFS, flags);
         Ok(call("stat cut-offs", || {
             #[cfg(target_os = "linux")]
             if self.remote_file_system().is_some() {
                 match stat(AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC) {
-                    // A kernel without `statx` does not know the flag.
+                    // A kernel without `statx` refuses the flag.
                     Err(Errno::INVAL) => {}
                     found => return found,
                 }
@@ -31,7 +31,7 @@ impl Root {
     }
 }
 
-/// Cuts a file off behind its first `bytes` bytes.
+/// Shortens a file to its first `bytes` bytes.
 pub(in crate::file) fn truncate(file: &File, bytes: u64) -> io::Result<()> {
     Ok(call("truncate", || fs::ftruncate(file, bytes))?)
 }

@@ -1,4 +1,4 @@
-//! Calls in a directory that is held open: names in it change, and its files are opened.
+//! System calls in an open directory: they change names in it, and open its files.
 use super::file_system::Kind;
 use super::{Access, Sharing, Stat, StatWithTimes, call, failpoint, names, stat, without_atime};
 use crate::file::layout::SessionPath;
@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A directory in the root, held open while names in it change: a shard, or the expiry index.
+/// An open directory below the root: a shard, `run`, the expiry index, or the root itself.
 #[derive(Debug)]
 pub(in crate::file) struct Directory {
     pub(super) fd: OwnedFd,
@@ -24,23 +24,24 @@ impl AsFd for Directory {
 }
 
 impl Directory {
-    /// Opens a session file.
+    /// Opens a session file in its shard, which is this directory.
     pub(in crate::file) fn open(&self, path: &SessionPath, access: Access) -> io::Result<File> {
         let mode = access.mode(self.sharing);
         let open = |flags| fs::openat(&self.fd, path.below_shard(), flags, mode);
         Ok(call("open session in shard", || without_atime(access.flags(), open))?.into())
     }
 
-    /// Makes a file that must not exist.
+    /// Creates a file; fails if the name exists.
     pub(in crate::file) fn create(&self, name: &str) -> io::Result<File> {
         let mode = Access::Create.mode(self.sharing);
         Ok(call("create file", || fs::openat(&self.fd, name, Access::Create.flags(), mode))?.into())
     }
 
-    /// Exchanges the names of a new file and of the file at `place`, in one step.
+    /// Exchanges the names of a new file and of the file at `place`, in one step. FUSE, and file systems that cannot
+    /// exchange names, get a plain rename instead.
     ///
-    /// Fails if no file is at `place`: a plain rename would bring back a session that a delete without the lock has
-    /// removed meanwhile. File systems that cannot exchange names, and FUSE, get the plain rename.
+    /// Fails if there is no file at `place`. Then a forced delete has removed the session meanwhile, and a rename would
+    /// bring it back.
     ///
     /// # Errors
     ///
@@ -70,7 +71,7 @@ impl Directory {
         }
     }
 
-    /// Gives a file another name, in place of any file that has that name. Returns whether the file existed.
+    /// Renames a file. A file that has the new name already is replaced. Returns whether the file existed.
     pub(in crate::file) fn rename(&self, name: &CStr, new_name: &str) -> io::Result<bool> {
         failpoint("rename")?;
         match fs::renameat(&self.fd, name, &self.fd, new_name) {
@@ -92,26 +93,26 @@ impl Directory {
         Ok(stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// The metadata of a file in this directory, and the time of its last write.
+    /// The metadata of a file in this directory, with the time of its last write.
     pub(in crate::file) fn stat_with_times(&self, name: &str) -> io::Result<StatWithTimes> {
         failpoint("stat in directory")?;
         Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
     }
 
-    /// Opens a directory in this one, not following a link.
+    /// Opens a subdirectory. A symbolic link in its place is an error.
     pub(in crate::file) fn open_directory(&self, name: &str) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || fs::openat(&self.fd, name, flags, Mode::empty());
         Ok(Self { fd: call("open directory", open)?, ..*self })
     }
 
-    /// Opens a file by its name.
+    /// Opens a file in this directory by its name.
     pub(in crate::file) fn open_named(&self, name: &str, access: Access) -> io::Result<File> {
         let open = || fs::openat(&self.fd, name, access.flags(), access.mode(self.sharing));
         Ok(call("open file in directory", open)?.into())
     }
 
-    /// Moves a file to another directory. Fails if the new name is taken.
+    /// Moves a file to the directory `other`. Fails if the new name exists there.
     pub(super) fn move_to(
         &self,
         name: impl rustix::path::Arg + Copy,
@@ -148,8 +149,8 @@ impl Directory {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// Moves a file in two calls, for file systems that cannot do it in one. A file that gets the new name between the
-    /// two is replaced.
+    /// Moves a file in two calls (look for the new name, then rename), for file systems without `RENAME_NOREPLACE`. A
+    /// file that gets the new name between the two calls is replaced.
     fn move_step_by_step(
         &self,
         name: impl rustix::path::Arg,
@@ -166,13 +167,14 @@ impl Directory {
         }
     }
 
-    /// Forces the shard's names to the disk.
+    /// Syncs the directory: the names in it survive a power cut.
     pub(in crate::file) fn sync(&self) -> io::Result<()> {
         Ok(call("sync shard", || fs::fsync(&self.fd))?)
     }
 
-    /// Forces the shard's names to the disk after a file took another file's place or lost its name. After this call no
-    /// power cut gives the old name back, not even a power cut after the newer file has lost it too.
+    /// Syncs the directory after a rename replaced a file, or a name was removed. Afterwards, no power cut gives the
+    /// name back to the earlier file, even if the later file has lost the name too. On btrfs a sync of the directory
+    /// does not achieve that, so the whole file system is synced.
     pub(in crate::file) fn sync_changed_name(&self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if self.kind.forgets_synced_exchanges() {
@@ -182,9 +184,9 @@ impl Directory {
     }
 }
 
-/// Whether the errno of a `renameat2` means that the flags are not supported: by an old kernel, by the file system
-/// (`EOPNOTSUPP`), or by a filter of system calls (`EPERM`). If the rename itself is not permitted, the plain rename
-/// fails with the same error.
+/// Whether the errno of a `renameat2` means that its flags are not supported: by an old kernel (`ENOSYS`, `EINVAL`), by
+/// the file system (`EOPNOTSUPP`), or by a container's filter of system calls (`EPERM`). If `EPERM` means that the
+/// rename is forbidden, the plain rename that follows fails with the same error.
 #[cfg(target_os = "linux")]
 fn refuses_flags(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
@@ -195,7 +197,7 @@ mod tests {
     use super::*;
     use crate::file::disk::Root;
 
-    /// File systems without `RENAME_NOREPLACE` take two calls.
+    /// A file system without `RENAME_NOREPLACE` needs two calls, with the same results.
     #[test]
     fn moving_step_by_step_does_what_moving_at_once_does() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,10 +1,11 @@
-//! Fault injection for unit tests and the fuzzer: counts the calls of this thread, and fails those that a plan names.
+//! Fault injection for unit tests and the fuzzer. A plan is installed for one thread; it records the thread's system
+//! calls by the names of their failpoints, and decides which of them fail.
 use crate::sync::step;
 use rustix::io::Errno;
 use std::cell::RefCell;
 
-/// The look at the log of cut-offs, which a store without a cache takes at each operation. Only the plans that ask for
-/// it see it, so that others need not name it between all other calls.
+/// The failpoint at which a store without a cache looks for changes of the log of cut-offs, in each operation. Only
+/// plans with `sees_look` see this call, so that most tests need not list it between all other calls.
 const LOOK: &str = "stat cut-offs";
 
 struct Plan {
@@ -15,22 +16,24 @@ struct Plan {
 
 thread_local! { static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) }; }
 
-/// A plan may return this in place of an errno: the call succeeds, but transfers at most half of its bytes.
+/// A plan returns this in place of an errno to let the call succeed, but transfer only half of its bytes.
 pub(in crate::file) const SHORT: i32 = -1;
-/// A plan may return this in place of an errno: the call succeeds, but transfers at most one page.
+/// A plan returns this in place of an errno to let the call succeed, but transfer one page (4 KiB) at most.
 pub(in crate::file) const PAGE: i32 = -2;
 
-/// The error that the plan has for a call. Calls that the plan itself makes are neither failed nor counted.
+/// The errno with which the plan lets this call fail; `None` if the call is to succeed. While the plan's function runs,
+/// no plan is installed, so system calls of that function are neither failed nor counted.
 fn planned(call: &'static str) -> Option<i32> {
-    /// Puts the plan back, also if its function panics; a panic stands for the death of the process.
-    struct Taken(Option<Plan>);
-    impl Drop for Taken {
+    /// Installs the plan again when dropped, also if the plan's function panics. Tests use such a panic as the death of
+    /// the process.
+    struct RestoredPlan(Option<Plan>);
+    impl Drop for RestoredPlan {
         fn drop(&mut self) {
             PLAN.set(self.0.take());
         }
     }
-    let mut taken = Taken(PLAN.take());
-    let plan = taken.0.as_mut().filter(|plan| plan.sees_look || call != LOOK)?;
+    let mut restored = RestoredPlan(PLAN.take());
+    let plan = restored.0.as_mut().filter(|plan| plan.sees_look || call != LOOK)?;
     plan.calls.push(call);
     (plan.fail)(plan.calls.len() - 1, call)
 }
@@ -39,7 +42,7 @@ pub(in crate::file) fn failpoint(call: &'static str) -> Result<(), Errno> {
     failpoint_len(call, 0).map(drop)
 }
 
-/// The failpoint of a call that transfers `bytes`. Returns the number of bytes that it may transfer.
+/// The failpoint of a system call that transfers `bytes` bytes. Returns the number of bytes that the call may transfer.
 pub(super) fn failpoint_len(call: &'static str, bytes: usize) -> Result<usize, Errno> {
     step();
     match planned(call) {
@@ -50,8 +53,9 @@ pub(super) fn failpoint_len(call: &'static str, bytes: usize) -> Result<usize, E
     }
 }
 
-/// Runs `operation` on this thread. `fail(n, call)` returns the error of the n-th call if that call is to fail (or
-/// [`SHORT`] or [`PAGE`]). Returns the result and the names of the calls.
+/// Runs `operation` on this thread under a plan. `fail(n, call)` is called before the n-th system call, counted from 0,
+/// with the name of its failpoint; it returns the errno with which the call is to fail, or [`SHORT`] or [`PAGE`], or
+/// `None`. Returns the result of `operation` and the names of all calls.
 pub(in crate::file) fn during<R>(
     fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,
     operation: impl FnOnce() -> R,
@@ -59,7 +63,7 @@ pub(in crate::file) fn during<R>(
     run(Plan { sees_look: false, calls: Vec::new(), fail: Box::new(fail) }, operation)
 }
 
-/// The same, and the plan also sees the looks at the log of cut-offs.
+/// The same as [`during`], but the plan also sees the calls that look for changes of the log of cut-offs.
 #[cfg(all(test, not(shuttle)))]
 pub(in crate::file) fn during_with_looks<R>(
     fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,

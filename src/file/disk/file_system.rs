@@ -1,10 +1,10 @@
-//! Properties of the file system of a store: its kind, and why it is full.
+//! The kind of the file system that a store is on, and the resource that is exhausted when it is full.
 use super::{Root, call};
 use rustix::fs;
 use std::fs::File;
 use std::io;
 
-/// The kind of a file system, by its number in statfs(2).
+/// The kind of a file system: the number `f_type` of statfs(2), or `None` if that is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kind(Option<u32>);
 
@@ -15,7 +15,8 @@ impl Kind {
         if let Some(magic) = PRETENDED.get() {
             return Ok(Self(Some(magic)));
         }
-        // The type of `f_type` differs from target to target, in width and sign; 32 bits are used.
+        // The type of the field `f_type` differs between targets in width and sign. The numbers of all kinds have 32
+        // bits.
         let stat = call("stat file system", || fs::fstatfs(directory))?;
         let magic = i128::from(stat.f_type) & 0xffff_ffff;
         Ok(Self(u32::try_from(magic).ok()))
@@ -27,14 +28,15 @@ impl Kind {
         Ok(Self(None))
     }
 
-    /// Whether a successful `renameat2` has obeyed its flags. On FUSE it may not have, because a server decides: the
-    /// shared folder of a virtual machine on a Mac was seen to accept an exchange, and to lose one of the two files.
+    /// Whether a `renameat2` that succeeds has done what its flags ask for. Not on FUSE, where a server implements the
+    /// call: the shared folder of a virtual machine on a Mac accepted an exchange of names, and lost one of the two
+    /// files.
     pub(super) fn keeps_rename_flags(self) -> bool {
         self != Self::FUSE
     }
 
-    /// Whether the removal of a name may bring back the file that had the name before a synced exchange. btrfs forgets
-    /// the synced exchange once the newer file has no name.
+    /// Whether a power cut after the removal of a name can bring back the file that had the name before an exchange,
+    /// although the exchange was synced. So it is on btrfs.
     pub(super) fn forgets_synced_exchanges(self) -> bool {
         self == Self::BTRFS
     }
@@ -46,7 +48,7 @@ impl Kind {
 #[cfg(test)]
 thread_local! { static PRETENDED: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) }; }
 
-/// Pretends that every root that `operation` opens on this thread is on the file system of this number.
+/// Runs `operation`. To each root that it opens on this thread, the file system appears to be of the kind `magic`.
 #[cfg(all(test, not(shuttle)))]
 pub(in crate::file) fn pretending<R>(magic: u32, operation: impl FnOnce() -> R) -> R {
     PRETENDED.set(Some(magic));
@@ -56,8 +58,8 @@ pub(in crate::file) fn pretending<R>(magic: u32, operation: impl FnOnce() -> R) 
 }
 
 impl Root {
-    /// The name of a file system on which a mapping may not show the writes of other processes, because other hosts
-    /// write to it or because a user process implements it; `None` for local file systems.
+    /// The name of the file system if a mapped file may not show the writes of other processes there: other hosts write
+    /// to a network file system, and a user process implements FUSE. `None` for local file systems.
     pub(in crate::file) fn remote_file_system(&self) -> Option<&'static str> {
         self.kind.0.and_then(remote_name)
     }
@@ -72,8 +74,8 @@ impl Root {
         Ok(())
     }
 
-    /// The resource that ran out, after `ENOSPC`: some file systems run out of inodes long before they run out of
-    /// bytes.
+    /// The resource that an `ENOSPC` means, for the error message. Some file systems run out of inodes long before they
+    /// run out of bytes.
     pub(in crate::file) fn enospc_reason(&self) -> &'static str {
         match call("stat file system", || fs::fstatvfs(&self.fd)) {
             Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => "no inodes left on the file system",
@@ -82,7 +84,8 @@ impl Root {
     }
 }
 
-/// The name of a file system, by its number in statfs(2), that other hosts share or that runs outside the kernel.
+/// The name of a file system that other hosts share or that runs outside the kernel, by its number in statfs(2). `None`
+/// for all others.
 fn remote_name(magic: u32) -> Option<&'static str> {
     Some(match magic {
         0x6969 => "NFS",

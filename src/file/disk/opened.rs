@@ -1,4 +1,4 @@
-//! Calls on an open file.
+//! System calls on an open file: its metadata, reading, writing, syncing.
 use super::{Stat, StatWithTimes, call, failpoint_len};
 use rustix::fs::{self, AtFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -11,8 +11,8 @@ pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
     Ok(call("stat file", || super::stat::stat(file, "", AtFlags::EMPTY_PATH))?)
 }
 
-/// The metadata of an open file, and the time of its last write. After this call the file's next write takes longer;
-/// see [`stat`](mod@super::stat).
+/// The metadata of an open file, with the time of its last write. After this call the next write to the file takes
+/// longer, as the module [`stat`](mod@super::stat) explains.
 pub(in crate::file) fn stat_with_times(file: &File) -> io::Result<StatWithTimes> {
     Ok(call("stat file", || fs::fstat(file))?.into())
 }
@@ -33,8 +33,8 @@ pub(in crate::file) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::R
     write_all("write", file, bytes, offset)
 }
 
-/// Writes to the generations file. Returns whether the file is known to have had a name afterwards. (The two calls pass
-/// one failpoint.)
+/// Writes counters to the generations file. Returns whether the file still had a name afterwards; `false` also if that
+/// cannot be determined. The write and the check of the name pass one failpoint.
 pub(in crate::file) fn invalidate_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> {
     write_all("invalidate", file, bytes, offset)?;
     Ok(retry_on_intr(|| super::stat::links(file)).is_ok_and(|links| links > 0))
@@ -53,11 +53,11 @@ fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
     Ok(())
 }
 
-/// Writes several parts behind each other, in one call and without copying them together.
+/// Writes several byte slices one after the other, in one system call and without copying them into one buffer.
 ///
 /// # Errors
 ///
-/// A part may have been written.
+/// Some of the bytes may have been written.
 pub(in crate::file) fn write_parts_at<const N: usize>(
     file: &File,
     parts: [&[u8]; N],
@@ -87,21 +87,22 @@ pub(in crate::file) fn write_parts_at<const N: usize>(
     Ok(())
 }
 
-/// Appends `bytes` to a file that was opened with [`Access::Append`](super::Access::Append). Entries that others append
-/// meanwhile come before or after them, not in between.
+/// Appends `bytes` to a file that was opened with [`Access::Append`](super::Access::Append). The bytes are adjacent in
+/// the file, even if other processes append at the same time.
 ///
 /// # Errors
 ///
-/// A part may have been written.
+/// Some of the bytes may have been written.
 pub(in crate::file) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
     match retry_on_intr(|| rustix::io::write(file, &bytes[..failpoint_len("append", bytes.len())?]))? {
         written if written == bytes.len() => Ok(()),
-        // A second append would not be adjacent to the first.
+        // Only some of the bytes were written. A second append would not be adjacent to the first, because another
+        // process may have appended in between.
         _ => Err(io::ErrorKind::WriteZero.into()),
     }
 }
 
-/// Reads up to `bytes_max` bytes at `offset`, fewer only at the end.
+/// Reads `bytes_max` bytes at `offset`; fewer only at the end of the file.
 pub(in crate::file) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
     let (mut bytes, mut length) = (vec![0; bytes_max], 0);
     while length < bytes_max {
@@ -118,35 +119,36 @@ pub(in crate::file) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io
     Ok(bytes)
 }
 
-/// Forces a file's contents to the disk.
+/// Syncs a file's contents: they survive a power cut.
 ///
 /// # Errors
 ///
-/// The contents must be presumed lost, and a second call would lie: the kernel marks the pages clean after a failed
-/// sync.
+/// The contents must be presumed lost. The call must not be repeated on this file, because the kernel marks the pages
+/// clean after a failed sync: a second sync would succeed without writing them.
 pub(in crate::file) fn sync_data(file: &File) -> io::Result<()> {
-    // The standard library's call, because it knows which call syncs on each kind of Unix.
+    // The standard library chooses the right call for each kind of Unix (`fdatasync`, `F_FULLFSYNC`).
     Ok(call("sync file", || {
         file.sync_data().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })?)
 }
 
-/// Files up to this size (sessions of up to 7 KiB) are read with one call, onto the stack, because allocating a heap
-/// block of a page costs as much as the rest of the decoding.
+/// A file of up to this size (a session of up to 7 KiB) is read with one system call into a buffer on the stack.
+/// Allocating a heap block of a page would cost as much as the rest of the decoding.
 const USUAL_SIZE: usize = 16 * 1024;
 
-/// Reads a whole session file and hands its bytes to `look`; `None` if it has more than `bytes_max` bytes.
+/// Reads a whole session file and calls `look` with its bytes. `None` if the file has more than `bytes_max` bytes.
 ///
-/// One call may return only a part of a file: before an unreadable page, or over a network. So unless `is_whole`
-/// confirms the bytes, their number is compared with the file's size.
+/// One `pread` may return only the beginning of a file: before an unreadable page, or over a network. `is_whole` tells
+/// whether the bytes that were read state a length equal to their number. If not, their number is compared with the
+/// file's size, and the file is read again if it is larger.
 pub(in crate::file) fn read_whole<R>(
     file: &File,
     bytes_max: usize,
     is_whole: impl FnOnce(&[u8]) -> bool,
     look: impl FnOnce(&[u8]) -> R,
 ) -> io::Result<Option<R>> {
-    // The buffer has one byte more than the usual size. A read that fills this byte shows that the file is larger. The
-    // buffer is left uninitialized before the read.
+    // The buffer has one byte more than the usual size: if a read fills that byte, the file is larger. The buffer is
+    // not initialized, because filling it with zeros would cost more than the read.
     #[expect(
         clippy::large_stack_arrays,
         reason = "threads have megabytes, and it is not touched beyond what is read"

@@ -1,4 +1,5 @@
-//! Calls below the store's root directory: listing it, making directories in it, opening directories and session files.
+//! System calls relative to the store's root directory: listing it, making directories in it, opening directories and
+//! session files.
 use super::file_system::Kind;
 use super::{Access, Directory, Inode, SAFE, Sharing, Stat, StatWithTimes, call, failpoint};
 use super::{names, sharing, stat, without_atime};
@@ -12,8 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The store's root directory, held open: it stays the same directory whatever happens to its path. Clones share the
-/// descriptor.
+/// The open root directory of a store. If its path is renamed or replaced, this remains the directory that was opened.
+/// Clones share the descriptor.
 #[derive(Clone, Debug)]
 pub(in crate::file) struct Root {
     pub(super) fd: Arc<File>,
@@ -23,7 +24,7 @@ pub(in crate::file) struct Root {
 }
 
 impl Root {
-    /// Opens the directory, for one user. The path itself may lead through symbolic links; nothing below it may.
+    /// Opens the root of a private store. Its path may lead through symbolic links; paths below it may not.
     pub(in crate::file) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = File::from(call("open root", || fs::open(path, flags, Mode::empty()))?);
@@ -31,22 +32,23 @@ impl Root {
         Ok(Self { kind, fd: Arc::new(fd), path: path.to_owned(), sharing: Sharing::Private })
     }
 
-    /// The same directory, whose files and directories are then made for other users.
+    /// The same directory. Files and directories that are made through the returned value get the modes for these
+    /// users.
     pub(in crate::file) fn shared_with(self, sharing: Sharing) -> Self {
         Self { sharing, ..self }
     }
 
-    /// The users that the root's files and directories are for.
+    /// Which users the files and directories below this root are made for.
     pub(in crate::file) fn sharing(&self) -> Sharing {
         self.sharing
     }
 
-    /// The path by which the root was opened; for messages.
+    /// The path by which the root was opened. It is used in messages only.
     pub(in crate::file) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory itself, for locking: a second descriptor of the same open file.
+    /// A second descriptor of the same open directory, for locking it.
     pub(in crate::file) fn directory(&self) -> io::Result<File> {
         failpoint("copy root")?;
         self.fd.try_clone()
@@ -63,8 +65,9 @@ impl Root {
         names(&self.fd)
     }
 
-    /// Makes a directory below the root, and sets its mode whatever the umask. An existing directory is no error, with
-    /// any mode, because an earlier call may have been interrupted before it set the mode.
+    /// Makes a directory below the root, and sets its mode, because the umask may have cleared bits. An existing
+    /// directory with another mode is no error: an earlier call may have been interrupted between making the directory
+    /// and setting its mode. Its mode is set, too.
     pub(in crate::file) fn make_directory(&self, path: &str) -> io::Result<()> {
         match path.rsplit_once('/') {
             None => Ok(make_directory_in(self.fd.as_fd(), path, self.sharing)?),
@@ -75,7 +78,7 @@ impl Root {
         }
     }
 
-    /// Fails if a name in the root is not a directory's.
+    /// Returns an error if `name` in the root is missing or leads to anything but a directory.
     pub(in crate::file) fn check_directory(&self, name: &str) -> io::Result<()> {
         let stat = call("check directory", || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
@@ -85,7 +88,8 @@ impl Root {
         }
     }
 
-    /// Opens a directory below the root, name by name, not following a link.
+    /// Opens a directory below the root, at most two levels deep. A symbolic link in place of a directory is an error.
+    /// `why` is the name of the failpoint.
     pub(super) fn open_directory_fd(&self, why: &'static str, path: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         call(why, || match path.split_once('/') {
@@ -97,13 +101,13 @@ impl Root {
         })
     }
 
-    /// Opens a file in the root for reading, not following a link.
+    /// Opens a file in the root for reading. A symbolic link in its place is an error.
     pub(in crate::file) fn open_file(&self, name: &str) -> io::Result<File> {
         let open = || fs::openat(&self.fd, name, OFlags::RDONLY | SAFE, Mode::empty());
         Ok(call("open file", open)?.into())
     }
 
-    /// Forces the root's names to the disk.
+    /// Syncs the root: the names in it survive a power cut.
     pub(in crate::file) fn sync(&self) -> io::Result<()> {
         Ok(call("sync root", || fs::fsync(&self.fd))?)
     }
@@ -122,30 +126,30 @@ impl Root {
         Directory { fd, kind: self.kind, sharing: self.sharing }
     }
 
-    /// The kind, inode and times of a file in the root.
+    /// The kind, inode and mode of a file in the root, without its times.
     pub(in crate::file) fn stat(&self, name: &str) -> io::Result<Stat> {
         Ok(call("stat in root", || stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?)
     }
 
-    /// The metadata of a file in the root, and the time of its last write.
+    /// The metadata of a file in the root, with the time of its last write.
     pub(in crate::file) fn stat_with_times(&self, name: &str) -> io::Result<StatWithTimes> {
         Ok(call("stat in root", || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?.into())
     }
 
-    /// Opens a session file.
+    /// Opens a session file by its path below the root.
     pub(in crate::file) fn open_session(&self, path: &SessionPath, access: Access) -> io::Result<File> {
         let mode = access.mode(self.sharing);
         Ok(call("open session", || open_below(&self.fd, path, access, mode))?.into())
     }
 
-    /// Which file a session's path leads to now.
+    /// The inode of the file to which a session's path leads now.
     pub(in crate::file) fn inode_at(&self, path: &SessionPath) -> io::Result<Inode> {
         let stat = || stat::stat(&self.fd, path.below_root(), AtFlags::SYMLINK_NOFOLLOW);
         Ok(call("stat session", stat)?.inode)
     }
 }
 
-/// Makes a directory in another one; see [`Root::make_directory`].
+/// Makes the directory `name` in `parent`; see [`Root::make_directory`].
 fn make_directory_in(parent: BorrowedFd<'_>, name: &str, sharing: Sharing) -> Result<(), Errno> {
     let wanted = sharing.directory();
     match call("make directory", || fs::mkdirat(parent, name, wanted)) {
@@ -160,11 +164,12 @@ fn make_directory_in(parent: BorrowedFd<'_>, name: &str, sharing: Sharing) -> Re
     if mode & 0o7777 == wanted.as_raw_mode() { Ok(()) } else { sharing::set_mode_in(parent, name, wanted) }
 }
 
-/// Opens a session file below `root` in one call that follows no link.
+/// Opens a session file below `root` in one system call, which follows no symbolic link.
 #[cfg(target_os = "linux")]
 fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    // Kernels before 5.6 lack `openat2`, and some container filters forbid it; one refusal is remembered.
+    // Whether `openat2` is missing. Kernels before 5.6 lack it, and the system-call filters of some containers forbid
+    // it. One refusal is remembered, so that later opens do not try it again.
     static MISSING: AtomicBool = AtomicBool::new(false);
     let open = |flags| {
         let resolve = fs::ResolveFlags::NO_SYMLINKS;
@@ -176,8 +181,8 @@ fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Re
     match without_atime(access.flags(), open) {
         Err(errno @ (Errno::NOSYS | Errno::PERM)) => {
             let file = open_step_by_step(root, path, access, mode);
-            // An immutable file is refused by both ways of opening, so `EPERM` alone does not show that `openat2` is
-            // missing.
+            // An immutable file cannot be opened for writing by either function, with `EPERM`. So `EPERM` shows that
+            // `openat2` is missing only if the other function opens the file.
             MISSING.fetch_or(errno == Errno::NOSYS || file.is_ok(), Relaxed);
             file
         }
@@ -188,7 +193,7 @@ fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Re
 #[cfg(not(target_os = "linux"))]
 use open_step_by_step as open_below;
 
-/// The same as `open_below` in two calls: the shard, then the file in it.
+/// Does the same as `open_below` in two system calls: opens the shard, and then the file in it.
 fn open_step_by_step(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let shard = fs::openat(root, path.shard(), flags, Mode::empty())?;
@@ -202,7 +207,7 @@ mod tests {
     use crate::id::SessionId;
     use std::os::unix::fs::symlink;
 
-    /// Kernels without `openat2` take two calls, and follow no more links than one does.
+    /// Without `openat2`, an open takes two system calls. They follow no more links than the one call does.
     #[test]
     fn opening_step_by_step_does_what_opening_at_once_does() {
         let dir = tempfile::tempdir().unwrap();
@@ -219,7 +224,7 @@ mod tests {
             assert_eq!(refusal(Access::Create), Errno::EXIST);
             let found = File::from(open(Access::Write).unwrap());
             assert_eq!(stat(&made).unwrap().inode, stat(&found).unwrap().inode);
-            // The same file behind a link in place of the shard, then behind a link in its own place.
+            // A link to the shard in place of the shard, and then a link to the file in place of the file.
             std::fs::rename(&shard, &elsewhere).unwrap();
             symlink(&elsewhere, &shard).unwrap();
             assert!(open(Access::Read).is_err());
@@ -247,7 +252,7 @@ mod tests {
         assert_eq!(root.stat("open").unwrap().mode, 0o700);
     }
 
-    /// In a group's store, another user can put it there.
+    /// In a store of a group, another user of the group can replace the new directory by a link before its mode is set.
     #[test]
     fn the_making_of_a_directory_changes_no_mode_behind_a_link() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
-//! The users that a store is for, the modes of its files, and the calls that set them.
+//! Which users a store is for, the modes of its files, and the system calls that set them.
 //!
-//! A mode is set through a descriptor that was opened without following a link, because another user of the group, or
-//! of the directory above the store, can put a link in the place of a name at any time.
+//! A mode is set through a descriptor that was opened without following a link. By its path, a mode could be set on a
+//! foreign file: another user of the group, or of the directory above the store, can put a link in place of a file at
+//! any time.
 use super::{Stat, call};
 use rustix::fs::{self, Gid, Mode, OFlags};
 use rustix::io::Errno;
@@ -39,19 +40,19 @@ impl Sharing {
         Ok(call("change mode", || fs::fchmod(file, self.file()))?)
     }
 
-    /// Sets the mode of a file that another process may have made, if its mode is wrong. In a group's store, a file of
-    /// another user is left alone, because only its owner may set the mode, and does.
+    /// Sets the mode of a file if it is wrong. In a group's store, a file of another user is left alone: only its owner
+    /// may set its mode, and the owner's process has done so, or is about to.
     pub(in crate::file) fn repair_mode(self, file: &File, found: &Stat) -> io::Result<()> {
         let is_anothers = || self == Self::Group && found.owner != rustix::process::geteuid().as_raw();
         if found.mode == self.file().as_raw_mode() || is_anothers() { Ok(()) } else { self.set_mode(file) }
     }
 }
 
-/// Gives an open file or directory a group, if it is to have another one, and a mode.
+/// Sets the mode of an open file or directory, and its group if `group` is given.
 ///
 /// # Errors
 ///
-/// Any I/O error; [`Errno::PERM`] also if the file system, or the kernel, kept another mode without saying so.
+/// Any I/O error; [`Errno::PERM`] also if the file system ignored the new mode without an error.
 pub(in crate::file) fn set_rights(file: impl AsFd, group: Option<u32>, mode: Mode) -> io::Result<()> {
     let group = group.map(Gid::from_raw);
     // The group is changed before the mode, because changing the group clears the set-group-id bit.
@@ -73,7 +74,8 @@ pub(super) fn set_mode_in(
     let open = |access| call("open directory", || fs::openat(parent, name, flags | access, Mode::empty()));
     match open(OFlags::RDONLY) {
         Ok(directory) => call("change mode", || fs::fchmod(&directory, mode)),
-        // The umask may have left a directory that not even its owner can open.
+        // The umask may have cleared the owner's read permission of a new directory. Such a directory can be opened
+        // with `O_PATH` only, and its mode set only through `/proc/self/fd`.
         #[cfg(target_os = "linux")]
         Err(Errno::ACCESS) => {
             let directory = open(OFlags::PATH)?;

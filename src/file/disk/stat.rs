@@ -1,7 +1,8 @@
-//! The metadata of a file; without its times, where they are not needed.
+//! The metadata of a file. Its times are read only where they are needed, because reading them makes the next write
+//! slower.
 //!
 //! On Linux 6.13 and later, a file whose times were read gets a new time, to the nanosecond, with its next write; other
-//! files get one once a clock tick. So a `pwrite` after an `fstat` also changes the inode: on ext4 the two together
+//! files get one once a clock tick. So a `pwrite` after an `fstat` also changes the inode. On ext4 the two together
 //! take 2.8 µs, whereas `pwrite` and a `statx` that asks for no time take 1.7.
 use rustix::fs::{self, AtFlags, FileType};
 use rustix::io::Errno;
@@ -21,7 +22,7 @@ impl Inode {
     }
 }
 
-/// The metadata of a file.
+/// The metadata of a file, without its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) struct Stat {
     pub(in crate::file) inode: Inode,
@@ -29,17 +30,17 @@ pub(in crate::file) struct Stat {
     pub(in crate::file) is_directory: bool,
     pub(in crate::file) owner: u32,
     pub(in crate::file) group: u32,
-    /// The number of the file's names.
+    /// The number of the file's names (hard links); 0 if all were removed.
     pub(in crate::file) links: u64,
     pub(in crate::file) mode: u32,
     pub(in crate::file) bytes: u64,
 }
 
-/// The metadata, and the time of the last write.
+/// The metadata of a file, with the time of its last write.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::file) struct StatWithTimes {
     pub(in crate::file) stat: Stat,
-    /// In seconds since 1970, by the file system's clock.
+    /// The modification time, in seconds since 1970 by the file system's clock.
     pub(in crate::file) changed: i64,
 }
 
@@ -73,7 +74,7 @@ impl From<fs::Stat> for Stat {
     }
 }
 
-/// The metadata of an open file (empty `name`), or of a name below an open directory.
+/// The metadata of the open file `file` if `name` is empty, otherwise of the file `name` in the open directory `file`.
 #[cfg(target_os = "linux")]
 pub(super) fn stat(file: impl AsFd, name: impl Arg + Copy, flags: AtFlags) -> Result<Stat, Errno> {
     use rustix::fs::StatxFlags;
@@ -105,7 +106,7 @@ pub(super) fn stat(file: impl AsFd, name: impl Arg + Copy, flags: AtFlags) -> Re
     }
 }
 
-/// The number of an open file's names, without the other metadata: each save asks for it.
+/// The number of an open file's names. It is read alone, without the other metadata, because each save asks for it.
 pub(super) fn links(file: impl AsFd) -> Result<u64, Errno> {
     #[cfg(target_os = "linux")]
     if let Ok(stat) = fs::statx(&file, c"", AtFlags::EMPTY_PATH, fs::StatxFlags::NLINK) {
@@ -127,7 +128,8 @@ mod tests {
     use std::fs::File;
     use std::os::unix::fs::symlink;
 
-    /// A process may have one answer from either: container filters differ from thread to thread.
+    /// One process may get its metadata from both calls, because a container's filter of system calls may differ from
+    /// thread to thread. So both must give the same answer.
     #[test]
     fn both_calls_say_the_same_of_a_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -139,7 +141,7 @@ mod tests {
             for name in ["", ".", "file", "other", "link", "null", "self"] {
                 let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
                 let (narrow, whole) = (stat(&directory, name, flags), with_times(&directory, name, flags));
-                // `/proc` has a process more or less from time to time.
+                // The link count of `/proc` changes when any process starts or ends.
                 let without_links = |stat: Stat| Stat { links: 0, ..stat };
                 assert_eq!(narrow.map(without_links), whole.map(without_links), "{name:?} in {root}");
             }

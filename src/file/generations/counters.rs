@@ -1,7 +1,7 @@
-//! One set of counters: the generations file, opened and mapped, and the cell of each session in it. Knows neither
-//! which file a store uses now nor the values that are written.
+//! The counters in one generations file, opened and mapped, and the mapping of sessions to cells. `generations` decides
+//! which file a store uses, and which values are written.
 use crate::error::Result;
-use crate::file::disk::{self, Inode, Root, Taken, counters};
+use crate::file::disk::{self, IfExists, Inode, Root, counters};
 use crate::file::errors::io_error;
 use crate::file::layout::{GENERATIONS, GENERATIONS_PATH, RUN, SHARDS};
 use crate::file::{mapped, run};
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicI64, Ordering, fence};
 
-/// Two under Miri, which opens no shared counters and would take half a minute to create all cells; 64 under the
-/// fuzzer, so that its sessions share cells.
+/// The number of cells of a shard: 512, so 131,072 in all. Two under Miri, which opens no shared counters and would
+/// need half a minute to create all cells. 64 under the fuzzer, so that its sessions share cells.
 const CELLS_PER_SHARD: usize = if cfg!(miri) {
     2
 } else if cfg!(sessile_fuzzing) {
@@ -28,23 +28,24 @@ const CELLS_PER_SHARD: usize = if cfg!(miri) {
 pub(super) const COUNTERS_PER_SHARD: usize = 2 * CELLS_PER_SHARD;
 const COUNTERS: usize = COUNTERS_PER_SHARD * SHARDS as usize;
 const COUNTER_BYTES: usize = size_of::<u64>();
-/// The counter that moves with each cut-off lies behind all cells, in a page of its own.
+/// The index of the counter that changes with each cut-off. It is in a page of its own, after all cells.
 pub(super) const CUT_OFFS_AT: usize = COUNTERS;
 pub(super) const FILE_BYTES: usize = COUNTERS * COUNTER_BYTES + 4096;
 
-/// The values of a session's cell at one instant.
+/// The values of a session's cell, as a reader has seen them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::file) struct Stamp {
     pub(in crate::file) saves: u64,
     pub(in crate::file) ends: u64,
-    /// The number of the [`Counters`] that were read.
+    /// The number of the [`Counters`] that the cell was read from.
     pub(in crate::file) counters: u64,
 }
 
-/// One set of counters.
+/// The counters in one file.
 #[derive(Debug)]
 pub(in crate::file) struct Counters {
-    /// No two sets that a store has used have the same number.
+    /// How many files this store has used before this one. It is part of each stamp, so that stamps of two files
+    /// differ.
     number: u64,
     backing: Backing,
 }
@@ -52,16 +53,16 @@ pub(in crate::file) struct Counters {
 /// The storage of the counters.
 #[derive(Debug)]
 enum Backing {
-    /// In a file, mapped.
+    /// The counters are in a mapped file.
     Mapped(Named, MmapRaw),
-    /// In a file; this store keeps no copies.
+    /// The counters are in a file that is not mapped. The store has no cache, and only writes to them.
     File(Named),
-    /// In a file that has lost its name, and no other file could be opened. Invalidations are written to it, and no
-    /// copy is trusted.
+    /// The counters are in a file that has lost its name, and no other file could be opened. Invalidations are still
+    /// written to it, for processes that have it mapped. No copy is returned.
     Lost(Arc<File>),
-    /// No counters: the store is read-only, has no cache and changes nothing.
+    /// The store is read-only: it has no cache and invalidates nothing.
     Nowhere,
-    /// In this process; for tests where no file can be mapped.
+    /// The counters are in the memory of this process, for tests that can map no file.
     #[cfg(test)]
     Private(Box<[AtomicU64]>),
 }
@@ -71,11 +72,11 @@ enum Backing {
 struct Named {
     file: Arc<File>,
     inode: Inode,
-    /// The latest modification time seen. A backup that is written over the file sets the time back.
+    /// The latest modification time that was seen. A smaller one shows that a backup was written over the file.
     changed: AtomicI64,
 }
 
-/// The file under the counters' name.
+/// The result of opening the file that has the name `run/generations`.
 enum Found {
     Counters(Counters),
     Nothing,
@@ -84,7 +85,7 @@ enum Found {
 }
 
 impl Counters {
-    /// The counters of a read-only store: there are none.
+    /// The counters of a read-only store, which has none.
     pub(super) fn none() -> Self {
         Self { number: 0, backing: Backing::Nowhere }
     }
@@ -100,15 +101,15 @@ impl Counters {
         self.number
     }
 
-    /// Opens the file that has the name, if it is usable.
+    /// Opens the file that has the name `run/generations`, if it is usable.
     fn open(root: &Root, mapped: bool, number: u64) -> Result<Found> {
         const OPERATION: &str = "open the generations of session store";
         let error = |error| io_error(OPERATION, error).with_path(root.path().join(GENERATIONS_PATH));
         let file = match root.open_generations() {
             Ok(file) => file,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            // The owner has no permissions on the file. It belongs to the store, and its contents are not worth
-            // keeping.
+            // The store's own user has no permissions on the file. Its contents are not worth keeping, so it will be
+            // replaced.
             Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => return Ok(Found::Unfit),
             Err(cause) => return Err(error(cause)),
         };
@@ -122,31 +123,31 @@ impl Counters {
             return Ok(Found::Counters(Self { number, backing: Backing::File(named) }));
         }
         let map = counters::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
-        // Without read-ahead the kernel brings in single pages; otherwise it would bring in many as one folio.
+        // With read-ahead, the kernel would read many pages as one large folio, which makes each later write slower.
         counters::expect_random_access(&file, &map);
         Ok(Found::Counters(Self { number, backing: Backing::Mapped(named, map) }))
     }
 
-    /// Opens the file that has the name; makes it if it is missing or unusable.
+    /// Opens the file that has the name `run/generations`. Makes it if it is missing or unusable.
     pub(super) fn open_or_make(root: &Root, mapped: bool, number: u64) -> Result<Self> {
         loop {
             match Self::open(root, mapped, number)? {
                 Found::Counters(counters) => return Ok(counters),
-                Found::Nothing => Self::make(root, Taken::Kept)?,
-                Found::Unfit => Self::make(root, Taken::Replaced)?,
+                Found::Nothing => Self::make(root, IfExists::Keep)?,
+                Found::Unfit => Self::make(root, IfExists::Replace)?,
             }
         }
     }
 
-    /// Makes the file as a new inode. The inode that has the name is not reused, because it may be a link to a foreign
-    /// file, and processes may have it mapped.
-    fn make(root: &Root, taken: Taken) -> Result<()> {
+    /// Makes a new file. A file that has the name is never reused: it may be a hard link to a foreign file, and
+    /// processes may have it mapped.
+    fn make(root: &Root, if_exists: IfExists) -> Result<()> {
         let temporary = disk::temporary_name()?;
         let made = run::make(root).and_then(|()| root.open_directory(RUN)).and_then(|run| {
-            run.put(&temporary, GENERATIONS, taken, |file| {
+            run.put(&temporary, GENERATIONS, if_exists, |file| {
                 counters::avoid_copy_on_write(file);
-                // Written page by page: the kernel would keep one large write as one folio, and walk through all of it,
-                // which takes 4 µs, at every invalidation.
+                // The zeros are written page by page. The kernel would keep the pages of one large write together in a
+                // folio, and search all of it at every invalidation, which takes 4 µs.
                 let page = [0; 4096];
                 (0..FILE_BYTES).step_by(page.len()).try_for_each(|at| disk::write_at(file, &page, at as u64))
             })
@@ -157,7 +158,8 @@ impl Counters {
         })
     }
 
-    /// The counters that replace these, whose file has lost its name; and an error if no other file could be opened.
+    /// The counters to use instead of these, whose file has lost its name; `None` to go on with these. Returns also an
+    /// error if another file has the name and could not be opened.
     pub(super) fn successor(&self, root: &Root, mapped: bool) -> (Option<Self>, io::Result<()>) {
         let number = self.number + 1;
         let error = match Self::open_or_make(root, mapped, number) {
@@ -170,12 +172,13 @@ impl Counters {
             }
             _ => None,
         };
-        // If no file has the name, no process can have opened a newer file, so using the old counters is no error.
+        // If no file has the name, no process can have opened a newer file. Then all processes still use the old
+        // counters, and this is no error.
         let is_nowhere = root.stat_generations().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         (lost, if is_nowhere { Ok(()) } else { Err(io::Error::other(error)) })
     }
 
-    /// Whether the name leads to this file, and the file was not overwritten by an older one.
+    /// Whether the name `run/generations` leads to this file, and the file was not overwritten by a backup.
     pub(super) fn has_the_name(&self, root: &Root) -> bool {
         match &self.backing {
             Backing::Lost(_) => false,
@@ -208,13 +211,13 @@ impl Counters {
             }
             Backing::File(_) | Backing::Lost(_) | Backing::Nowhere => Stamp { counters, ..Stamp::default() },
         };
-        // A file that is read after this fence is not older than the invalidation that the stamp shows.
+        // After this fence, a read of the session file sees at least the version whose invalidation the stamp shows.
         fence(Ordering::Acquire);
         stamp
     }
 
-    /// The counter of cut-offs; `None` if this process does not see other processes move it. The caller sets a fence
-    /// before it reads the log.
+    /// The value of the counter of cut-offs; `None` if this process cannot see other processes change it. The caller
+    /// sets an acquire fence before it reads the log of cut-offs.
     #[inline]
     pub(in crate::file) fn cut_offs(&self) -> Option<u64> {
         match &self.backing {
@@ -228,15 +231,15 @@ impl Counters {
         }
     }
 
-    /// Whether a copy of the session with this stamp is still valid.
+    /// Whether no process has invalidated the session since this stamp was taken.
     #[inline]
     pub(in crate::file) fn confirm(&self, id: &PublicId, stamp: Stamp) -> bool {
         !matches!(self.backing, Backing::File(_) | Backing::Lost(_) | Backing::Nowhere)
             && self.stamp(id) == stamp
     }
 
-    /// Sets adjacent counters. Returns whether the file still had a name afterwards. If it had none, processes that
-    /// open the generations file later do not see the change.
+    /// Writes adjacent counters, from the index `first` on. Returns whether the file still had a name afterwards. If it
+    /// had none, processes that open the generations file later do not see the change.
     pub(super) fn write<const N: usize>(&self, first: usize, values: [u64; N]) -> io::Result<bool> {
         match &self.backing {
             Backing::Mapped(Named { file, .. }, _)
@@ -258,9 +261,10 @@ impl Counters {
     }
 }
 
-/// The index of the first counter of the session's cell.
+/// The index of the session's first counter, `saves`; `ends` is the next one.
 pub(super) fn counter_of(id: &PublicId) -> usize {
-    // The second byte of the id is not used here, because it chooses the queue among writers.
+    // The first byte of the id selects the shard's cells, the third and fourth select one of them. The second byte is
+    // left out, because it selects the segment in the table of writers' queues.
     let [shard, _, a, b, ..] = *id.as_bytes();
     COUNTERS_PER_SHARD * usize::from(shard) + 2 * (usize::from(u16::from_le_bytes([a, b])) % CELLS_PER_SHARD)
 }

@@ -1,4 +1,4 @@
-//! The map of a model: the expected state of each session, and the cut-offs so far. Knows no store.
+//! The map of a model test: the expected state of each session, and the cut-offs so far. Uses no store.
 use crate::clock::micros;
 use crate::file::expiry_index::bucket_of;
 use crate::id::{PublicId, Token};
@@ -12,11 +12,11 @@ use std::time::SystemTime;
 pub(super) struct Expected {
     pub(super) token: Token,
     pub(super) id: PublicId,
-    /// `None` if it was ended, or swept: it must never be found again.
+    /// The stored record; `None` if the session was ended or swept, and must never be found again.
     pub(super) record: Option<Record>,
-    /// The latest time at which the index leads a sweep to it.
+    /// The latest time at which the expiry index lists the session as due.
     pub(super) indexed: SystemTime,
-    /// The mark under its id, if that was moved and the mark is there.
+    /// The mark under the session's id, if the id was moved and the mark was not removed yet.
     pub(super) mark: Option<Mark>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Expected {
 pub(super) struct Mark {
     pub(super) until: SystemTime,
     pub(super) by_login: bool,
-    /// The session that has the place of the id; `None` if a rotation failed after the mark.
+    /// The session to which the id has moved; `None` if a rotation failed after it had written the mark.
     pub(super) successor: Option<usize>,
 }
 
@@ -36,14 +36,14 @@ impl Mark {
 }
 
 impl Expected {
-    /// The time of the next entry in the index, after a sweep has examined it.
+    /// The time of the entry that a sweep inserts in the index after it has examined the session.
     pub(super) fn examined_at(&self) -> SystemTime {
         let deadline = self.record.as_ref().map(Record::deadline);
         deadline.or(self.mark.map(|mark| mark.until)).unwrap_or(self.indexed)
     }
 
-    /// Records a saved deadline. An earlier one is inserted in the index if its hour is earlier; the entry for a later
-    /// time is looked at first anyway.
+    /// Notes a saved deadline. The session is inserted in the index if the new deadline is in an earlier hour. If it is
+    /// later, the earlier entry stays.
     pub(super) fn save_deadline(&mut self, deadline: SystemTime, now: SystemTime) {
         let bucket = |deadline| bucket_of(micros(deadline), micros(now));
         if deadline < self.indexed && bucket(deadline) < bucket(self.indexed) {
@@ -52,17 +52,17 @@ impl Expected {
     }
 }
 
-/// The cut-offs so far: number and time of the last one of each user, and of all (`None`).
+/// The number and the time of the last cut-off of each user, and of that of all sessions (`None`).
 #[derive(Default)]
 pub(super) struct CutOffs {
     pub(super) last: u64,
     pub(super) of: HashMap<Option<String>, (u64, u64)>,
-    /// Sessions that were ended so, whose files may be there.
+    /// The number of sessions that were ended by a cut-off, and whose files may still be there.
     pub(super) files: usize,
 }
 
 impl CutOffs {
-    /// Those that count for a record.
+    /// The cut-offs that apply to a record.
     pub(super) fn of(&self, record: &Record) -> impl Iterator<Item = (u64, u64)> {
         let of_user = record.user().and_then(|user| self.of.get(&Some(user.to_owned())));
         self.of.get(&None).into_iter().chain(of_user).copied()
@@ -72,7 +72,7 @@ impl CutOffs {
         self.of(record).any(|(number, _)| number > record.login().cut_off)
     }
 
-    /// The number that an imported record gets.
+    /// The cut-off number that an imported record gets.
     pub(super) fn at_login(&self, record: &Record) -> u64 {
         let created = micros(record.timing().created);
         let later = self.of(record).filter(|(_, time)| *time > created);

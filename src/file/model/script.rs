@@ -2,7 +2,7 @@
 use crate::file::disk::faults::{PAGE, SHORT};
 use rustix::io::Errno;
 
-/// The error of a call that fails, or how much of its work it does.
+/// The faults of a call: the errno with which it fails, or the amount of its bytes that it transfers.
 pub(super) const FAULTS: [i32; 10] = [
     Errno::IO.raw_os_error(),
     Errno::NOSPC.raw_os_error(),
@@ -13,36 +13,36 @@ pub(super) const FAULTS: [i32; 10] = [
     Errno::NOMEM.raw_os_error(),
     SHORT,
     PAGE,
-    // Once only: it is tried again until it comes to something.
+    // The call is interrupted once, and then repeated.
     Errno::INTR.raw_os_error(),
 ];
 
-/// Which of the four stores on one directory carries out a step.
+/// Which of the four stores on one directory performs a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) enum By {
-    /// Its cache holds all sessions.
+    /// A store whose cache has room for all sessions.
     Cached,
-    /// It has no cache.
+    /// A store without a cache.
     Uncached,
-    /// Its cache holds about one session in each part.
+    /// A store whose cache has room for about one session in each segment.
     SmallCache,
-    /// Its cache holds all sessions; it stands for another process.
+    /// Another store with room for all sessions, as in another process.
     AlsoCached,
 }
 
 pub(super) const ALL: [By; 4] = [By::Cached, By::Uncached, By::SmallCache, By::AlsoCached];
 
-/// The changes that an update makes.
+/// The changes of an update.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::file) struct Update {
     pub(super) safe: bool,
-    /// The size of the new text, which may need a larger file.
+    /// The size of the new text, in KiB. The session may need a larger file for it.
     pub(super) kilobytes: u8,
-    /// By how many minutes the deadline moves.
+    /// The number of minutes by which the deadline is moved.
     pub(super) renewed_by: i16,
 }
 
-/// One line of a script. `at` is a session, by the order in which they were made.
+/// One line of a script. `at` is the number of a session, in the order of creation.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::file) enum Step {
     Create {
@@ -63,7 +63,7 @@ pub(in crate::file) enum Step {
         by: By,
         at: u8,
     },
-    /// With a grace period of this many minutes, and with a login or without.
+    /// A rotation with a grace period of this many minutes, with or without a login.
     Rotate {
         by: By,
         at: u8,
@@ -74,18 +74,18 @@ pub(in crate::file) enum Step {
         by: By,
         at: u8,
     },
-    /// By its file.
+    /// A delete by token or by public id.
     End {
         by: By,
         at: u8,
     },
-    /// By its file; also one that was ended.
+    /// An import under a session's id, also that of an ended session.
     BringIn {
         by: By,
         at: u8,
         safe: bool,
     },
-    /// All sessions of the user of a session, or all.
+    /// A cut-off of all sessions of a session's user, or of all sessions.
     CutOff {
         by: By,
         at: u8,
@@ -104,7 +104,7 @@ pub(in crate::file) enum Step {
     Reopen {
         by: By,
     },
-    /// The next operation's call of this number fails, or it and all that follow.
+    /// A fault of the next operation: the call with this number fails, alone or with all later calls.
     Fail {
         call: u8,
         fault: u8,
@@ -125,16 +125,16 @@ impl From<[u8; 4]> for Step {
                     2 => -i16::from(a),
                     _ => 0,
                 };
-                // One in two fits into the smallest slot; some take two calls to be read.
+                // Half of the texts fit into the smallest slot. The largest need two calls to be read.
                 let kilobytes = [0, 0, 1, 1, 3, 7, 15, 33][usize::from(a % 8)];
                 Self::Update { by, at, update: Update { safe, kilobytes, renewed_by } }
             }
             5 => Self::Keep { by, at },
-            // A third of them without a grace period.
+            // A third of the rotations have no grace period.
             6 => Self::Rotate { by, at, grace: if a % 3 == 0 { 0 } else { a % 10 + 1 }, logs_in: b & 2 != 0 },
             7 => Self::Delete { by, at },
             8 => Self::Advance { minutes: a },
-            // All shards are walked, which takes as long as many other lines.
+            // A full sweep walks all shards, which takes as long as many other lines, so it is rare.
             9 => Self::Sweep { by, full: b & 0x1e == 2 },
             10 => Self::Reopen { by },
             12 => Self::CutOff { by, at, all: a >= 200 },

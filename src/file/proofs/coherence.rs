@@ -1,9 +1,7 @@
-//! A load that begins after a save or an end has returned sees its result or a newer one, in every process. An end is
-//! final.
-//!
-//! Each model runs some operations concurrently on one session, in the stores of one process or of several, and then
-//! loads the session in each store once more. In a negative model, one operation breaks one rule of `design`, by the
-//! engine's own parts.
+//! The promise: a load that begins after a save or an end has returned sees its result or a newer one, in every
+//! process; and an end is final. Each model runs some operations at the same time on one session, in the stores of one
+//! process or of several, and then loads the session in each store once more. In a negative model, one operation breaks
+//! a rule of `design`, and the model must find a stale load.
 use super::*;
 use crate::file::SessionRef;
 use crate::file::disk;
@@ -23,13 +21,13 @@ struct Acknowledged {
     version: AtomicU64,
     saves: AtomicU64,
     is_ended: AtomicBool,
-    /// A logout has returned.
+    /// Whether a logout has returned.
     is_logged_out: AtomicBool,
-    /// The sessions to which the id was moved.
+    /// The tokens to which the session was moved.
     successors: std::sync::Mutex<Vec<Token>>,
 }
 
-/// A running operation.
+/// An operation that is under way.
 struct Acting<'a> {
     store: &'a FileStore,
     token: &'a Token,
@@ -74,7 +72,8 @@ impl Acting<'_> {
         self.acknowledge_end();
     }
 
-    /// A load by the given function. It must not return a version older than the one acknowledged when the load began.
+    /// Runs a load by the given function. It must not return a version older than the one that was acknowledged when
+    /// the load began.
     fn check_load(&self, load: impl FnOnce() -> Option<u64>) {
         let floor = self.acknowledged.version.load(SeqCst);
         let was_ended = self.acknowledged.is_ended.load(SeqCst);
@@ -130,7 +129,7 @@ const END_ANEW: Operation = |acting| {
     acting.store.coherence.forget(&acting.session());
     END(acting);
 };
-/// A save that needs a larger file.
+/// A save for which the session needs a larger file.
 const GROW: Operation = |acting| {
     let mut next = |record: &mut Record| {
         let version = version_of(record) + 1;
@@ -159,7 +158,7 @@ const MOVE: Operation = |acting| {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Busy, "{error}"),
     }
 };
-/// A login that goes on from a moved id.
+/// A login under a moved id, which applies to the successor.
 const LOG_IN: Operation = |acting| {
     let mut same = |_: &mut Record| Ok(Verdict::Keep);
     let how = Rotation::default().grace(LONG).login("ada");
@@ -177,7 +176,7 @@ const DIE_AFTER_MARKING: Operation = |acting| {
     write_tombstone(&locked.file, locked.offset(locked.slot)).unwrap();
 };
 
-/// Runs operations concurrently, each in the store with the given number. The stores have the given wait limits.
+/// Runs operations at the same time, each in the store with the given number. Each store has one of the wait limits.
 fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'static [(usize, Operation)]) {
     // The stores are opened in the first run, for all runs, because opening one takes longer than a run.
     let stores = OnceLock::new();
@@ -185,7 +184,8 @@ fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'stati
         let (_, stores) = stores.get_or_init(|| {
             let fixture = Fixture::new();
             let stores: Vec<_> = waits.iter().map(|wait| fixture.open(*wait)).collect();
-            // Each store opens a bucket of the index at its first insertion. Later runs would do without that step.
+            // Each store opens a bucket of the index at its first insertion. That step is made before the runs, because
+            // later runs do not make it.
             for store in &stores {
                 create(store);
                 store.create(&record(1, store.now(), LONG), Durability::Relaxed).unwrap();
@@ -193,7 +193,7 @@ fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'stati
             (fixture, stores)
         });
         let token = create(&stores[0]);
-        // Each store has a copy.
+        // Each store gets a cached copy of the session.
         for store in stores {
             assert_eq!(load(store, &token), Some(1));
         }
@@ -231,7 +231,8 @@ fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'stati
         }
         for token in successors.iter().chain([&token]) {
             stores[0].delete(token).unwrap();
-            // The mark stays, and is in no one's way.
+            // The mark of the moved id stays until its grace period is over. It is removed here, so that the next run
+            // begins without it.
             let _ = std::fs::remove_file(stores[0].path().join(path_of(token)));
         }
     });
@@ -266,7 +267,7 @@ fn no_process_serves_or_revives_an_ended_session() {
 #[test]
 fn a_logout_by_a_moved_id_leaves_no_successor_alive() {
     model(2, &[LONG, LONG], &[(0, MOVE), (1, END)]);
-    // It waits for no lock.
+    // The logout has a short wait limit, so it does not wait for the lock.
     model(2, &[LONG, SHORT], &[(0, MOVE), (1, END)]);
     model(2, &[SHORT], &[(0, MOVE), (0, END), (0, LOAD)]);
 }
@@ -307,7 +308,7 @@ fn the_next_delete_invalidates_for_a_killed_one() {
 
 // ------------------------------------------------------------------------------------------- each rule broken once
 
-/// Rule 1: the stamp is taken before the file is opened.
+/// Breaks rule 1: takes the stamp after the file was opened.
 const LOAD_STAMPED_AFTERWARDS: Operation = |acting| {
     let (store, session) = (acting.store, acting.session());
     store.coherence.forget(&session);
@@ -332,7 +333,7 @@ fn a_stamp_taken_after_the_file_is_read_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_STAMPED_AFTERWARDS), (1, SAVE)]);
 }
 
-/// Rule 2: the holder of the lock invalidates before it releases the lock.
+/// Breaks rule 2: invalidates after the lock was released.
 const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Operation = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
@@ -350,7 +351,7 @@ fn an_invalidation_after_unlocking_is_detected() {
     model(2, &[LONG, LONG], &[(0, SAVE_INVALIDATED_WITHOUT_THE_LOCK), (1, SAVE)]);
 }
 
-/// Rule 2: a holder of the lock invalidates whatever the result of its operation.
+/// Breaks rule 2: does not invalidate if the operation changes nothing.
 const KEEP_WITHOUT_INVALIDATION: Operation = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
@@ -366,8 +367,8 @@ fn an_unchanged_save_without_invalidation_is_detected() {
     model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP_WITHOUT_INVALIDATION), (2, LOAD)]);
 }
 
-/// Rule 3: the stamp of a writer's copy has the `ends` from before the path was opened. With one counter instead of
-/// two, the stamp has the value of the writer's own invalidation.
+/// Breaks rule 3: the stamp of the writer's copy is the value of its own invalidation, as if there were one counter
+/// instead of two. By the rule, it has the `ends` from before the path was opened.
 const SAVE_WITH_ONE_COUNTER: Operation = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
@@ -386,8 +387,8 @@ fn one_counter_in_place_of_two_is_detected() {
     model(2, &[LONG, SHORT], &[(0, SAVE_WITH_ONE_COUNTER), (1, END)]);
 }
 
-/// Rule 6 for crashes: the name is removed last. A process that is killed after the removal of the name and before the
-/// invalidation leaves no trace by which the next process detects that copies must be invalidated.
+/// Breaks rule 6 for crashes: removes the name first. If the process is then killed before the invalidation, the next
+/// process cannot detect that copies must be invalidated.
 const DIE_AFTER_REMOVING: Operation = |acting| {
     let id = acting.session().public_id();
     let path = crate::file::layout::SessionPath::of(&id);
@@ -400,7 +401,7 @@ fn a_name_removed_before_the_invalidation_is_detected() {
     model(2, &[LONG, LONG], &[(0, DIE_AFTER_REMOVING), (1, END_ANEW)]);
 }
 
-/// Rule 4: an end invalidates when no version can be read any more.
+/// Breaks rule 4: invalidates before the end, while a version can still be read.
 const END_INVALIDATED_FIRST: Operation = |acting| {
     let id = acting.session().public_id();
     acting.store.coherence.generations().invalidate(&id, Cause::Ended).unwrap();
@@ -415,8 +416,8 @@ fn an_end_invalidated_before_it_is_done_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_ANEW), (1, END_INVALIDATED_FIRST)]);
 }
 
-/// A logout that waits for no lock reads the mark after it has renamed the file, and a rotation looks for its name
-/// after it has written the mark: so one of them sees the other.
+/// A rotation that looks for its name before it writes the mark. By rule 3 for locks it looks afterwards, and a logout
+/// that does not wait for the lock reads the mark after it has renamed the file. So one of them sees the other.
 const MOVE_CHECKED_BEFORE_THE_MARK: Operation = |acting| {
     let (store, session) = (acting.store, acting.session());
     let Some(locked) = store.lock_live(&session, None).unwrap() else { return };
@@ -439,14 +440,14 @@ fn a_move_that_looks_for_its_name_too_early_is_detected() {
     model(2, &[LONG, SHORT], &[(0, MOVE_CHECKED_BEFORE_THE_MARK), (1, END)]);
 }
 
-/// Rule 5: a copy is returned only while its stamp equals the cell.
+/// Breaks rule 5: returns a copy without comparing its stamp with the cell.
 const LOAD_WITHOUT_A_CHECK: Operation = |acting| {
     let store = acting.store;
     acting.check_load(|| {
         let cache = store.coherence.cache();
         match cache.get(&Key::of(&acting.session()), |_, _| Trust::Yes) {
             Found::Trusted(record, id) => Some(version_of(&Live { record, id }.record)),
-            Found::Unchecked(_) | Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
+            Found::CutOffsUnchecked(_) | Found::Unverified(_) | Found::Nothing => load(store, acting.token),
         }
     });
 };

@@ -38,10 +38,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// Tries all orders depth first. After each run, the last choice that has another answer gets it.
+/// The scheduler: tries all orders, depth first. After each run, the last choice that has another option takes that
+/// option.
 struct Bounded {
     preemptions_max: usize,
-    /// The preemptions and the choices of the current run.
+    /// The number of preemptions in the current run, and its choices.
     preemptions: usize,
     choices: Vec<Choice>,
     /// The number of choices that the current run has reached.
@@ -57,7 +58,7 @@ struct Choice {
 }
 
 impl Bounded {
-    /// The answer to a question. The first answer is the usual one.
+    /// Chooses one of the options. The first one is the usual one.
     fn choose(&mut self, options: Vec<usize>) -> usize {
         if options.len() == 1 {
             return options[0];
@@ -72,7 +73,7 @@ impl Bounded {
         options[*taken]
     }
 
-    /// The answer to a question where every answer except the first costs a preemption.
+    /// Chooses one of the options. Every option except the first one costs a preemption.
     fn choose_at_a_price(&mut self, mut options: Vec<usize>) -> usize {
         if self.preemptions == self.preemptions_max {
             options.truncate(1);
@@ -113,7 +114,7 @@ impl Scheduler for Bounded {
                 self.choose_at_a_price(options)
             }
             None if yields => {
-                // The task is parked, and may be woken meanwhile.
+                // The task is parked. Another task may wake it, or it may wake by itself.
                 let at = current.map_or(0, |current| options.partition_point(|task| *task < current));
                 let count = options.len();
                 options.rotate_left(at % count);
@@ -152,7 +153,7 @@ fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
 
 // ------------------------------------------------------------------------------------- parts of the models
 
-/// A directory for all runs of one model, and the clock of its stores.
+/// The directory for all runs of one model, and the clock of its stores.
 struct Fixture {
     dir: TempDir,
     clock: Clock,
@@ -164,14 +165,15 @@ impl Fixture {
         Self { dir, clock: Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000)) }
     }
 
-    /// A store as another process opens it, with the given lock wait. A long wait does not end before the waits of all
-    /// other threads.
+    /// Opens the store as another process does, with the given wait limit. A long wait does not end before the waits of
+    /// all other threads.
     fn open(&self, lock_wait: Duration) -> Arc<FileStore> {
         self.open_with(FileStoreOptions::new().lock_wait(lock_wait))
     }
 
     fn open_with(&self, options: FileStoreOptions) -> Arc<FileStore> {
-        // A cache of one part, so that the random ids of a model do not decide which threads meet at a part's lock.
+        // A cache of one segment, so that the random ids of a model do not decide which threads meet at a segment's
+        // lock.
         let options = options.clock(self.clock.clone()).cache_bytes(1 << 17);
         #[cfg(feature = "watch")]
         let options = options.watch(false);
@@ -198,7 +200,7 @@ fn create(store: &FileStore) -> Token {
     store.create(&record(1, store.now(), day), Durability::Relaxed).unwrap().token
 }
 
-/// The version that a load sees; `None` if the session is gone.
+/// The version that a load returns; `None` if the session is gone.
 fn load(store: &FileStore, token: &Token) -> Option<u64> {
     match store.load(token).unwrap() {
         Lookup::Live(live) => Some(version_of(&live.record)),

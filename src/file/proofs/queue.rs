@@ -1,5 +1,5 @@
-//! The queue among the threads of one process: one thread is inside at a time, every thread gets its turn, and no queue
-//! is left behind.
+//! The queue among the threads of one process. One thread has the turn at a time, every thread gets it, and no queue is
+//! left.
 use super::{LONG, SHORT, check};
 use crate::error::ErrorKind;
 use crate::id::PublicId;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-/// Threads with the given waits; the last thread uses another session.
+/// Runs threads with these wait limits. The last thread uses another session.
 fn queue(waits: &'static [Duration]) {
     let (queues, inside) = (Arc::new(Queues::new()), Arc::new(AtomicU32::new(0)));
     let threads: Vec<_> = waits

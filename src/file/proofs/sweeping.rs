@@ -1,4 +1,4 @@
-//! Sweeps: cancelling a sweep, the lock that admits one sweep at a time, and the thread that runs sweeps.
+//! Sweeps: stopping a sweep, the lock that allows one sweep at a time, and the reaper's thread.
 use super::*;
 use crate::file::root_lock::LockedRoot;
 use crate::file::{ReaperOptions, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
@@ -9,7 +9,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-/// Stores on one directory, for all runs of a model; each run begins with an empty index.
+/// Stores on one directory, for all runs of a model. Each run begins with an empty index.
 struct Swept {
     fixture: Fixture,
     stores: Vec<Arc<FileStore>>,
@@ -26,7 +26,7 @@ impl Swept {
 
     /// Creates `count` expired sessions, the same in each run. Returns their files.
     fn expired(&self, count: u8) -> Vec<PathBuf> {
-        // The index has entries of earlier runs, which a sweep has erased.
+        // The index has erased entries of earlier runs.
         for entry in fs::read_dir(self.fixture.dir.path().join("run/due")).unwrap() {
             let path = entry.unwrap().path();
             if !path.ends_with("sweep") {
@@ -36,7 +36,7 @@ impl Swept {
         (0..count).map(|n| self.expire(n)).collect()
     }
 
-    /// Creates session `n`, expired.
+    /// Creates the expired session with the number `n`.
     fn expire(&self, n: u8) -> PathBuf {
         let (store, id) = (&self.stores[0], PublicId::digest(&[n]));
         let second = Duration::from_secs(1);
@@ -64,7 +64,7 @@ fn sweep(store: &FileStore, is_to_stop: &AtomicBool) -> SweepReport {
 
 #[test]
 fn a_sweep_stopped_at_any_point_leaves_the_rest_to_the_next() {
-    // The files are enough for several progress callbacks in one sweep. Two callbacks are 50 readings of the model's
+    // With this many files, a sweep calls the progress callback several times. Two calls are 50 readings of the model's
     // clock apart.
     const COUNT: u8 = 30;
     let midway = Arc::new(AtomicUsize::new(0));
@@ -110,23 +110,24 @@ fn one_of_two_concurrent_sweeps_returns_at_once() {
         assert_eq!(reports.iter().map(|report| report.removed).sum::<u64>(), 1);
         assert!(reports.iter().any(|report| report.outcome == SweepOutcome::Completed));
         assert!(!files[0].exists());
-        // Two sweeps at the same time would report alternately.
+        // If two sweeps ran at the same time, their reports would alternate.
         let mut reported = reported.lock().unwrap().clone();
         reported.dedup();
         assert!(reported.len() <= 2, "two sweeps at a time: {reported:?}");
     });
 }
 
-/// How a reaper is stopped.
+/// The way in which a reaper is stopped.
 #[derive(Clone, Copy)]
 enum Ending {
     Closed,
     Dropped,
-    /// The store is dropped first.
+    /// The store is dropped before the reaper.
     Orphaned,
 }
 
-/// A reaper that gets a request for a sweep (`asks`) and whose timer fires `timers` times. It is stopped at any point.
+/// Runs a reaper that gets a request for a sweep if `asks`, and whose timer fires `timers` times. It is stopped at any
+/// point.
 fn reaper(timers: usize, asks: bool, ending: Ending) {
     let fixture = OnceLock::new();
     check(2, move || {
@@ -162,7 +163,7 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
             }
         }
         is_over.store(true, SeqCst);
-        // A thread that was not joined gets time to sweep.
+        // A thread that was not joined may need time for its sweep.
         thread::sleep(SHORT);
         assert_eq!(late.load(SeqCst), 0, "a sweep after the end");
         assert_eq!(Arc::strong_count(&store), 1, "its thread has the store still");

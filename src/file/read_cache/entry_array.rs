@@ -1,8 +1,8 @@
-//! The entries of one part: an array without gaps, two cache lines for each entry, which grows by an eighth.
+//! The entries of one segment: an array without gaps, which grows by an eighth. An entry takes two cache lines.
 use super::key::Key;
 use super::{Cached, heap_block};
 
-/// One session in the cache: two adjacent cache lines with all that a hit needs except the record and the counters.
+/// One session in the cache: two adjacent cache lines with all that a hit reads, except the record and the counters.
 #[repr(align(64))]
 pub(super) struct Entry {
     pub(super) cached: Cached,
@@ -11,10 +11,11 @@ pub(super) struct Entry {
 
 const _: () = assert!(size_of::<Option<Entry>>() <= 128);
 
-/// The smallest growth of an array, in entries.
+/// The number of entries by which an array grows at least.
 const GROWTH_MIN: usize = 4;
 
-/// An array of entries without gaps, except between [`take`](Self::take) and [`set`](Self::set).
+/// An array of entries. A position is empty only between [`take`](Self::take) and [`set`](Self::set) or
+/// [`pop`](Self::pop).
 #[derive(Default)]
 pub(super) struct EntryArray {
     entries: Vec<Option<Entry>>,
@@ -35,7 +36,7 @@ impl EntryArray {
         self.entries[position].as_mut().expect("there is an entry at each position")
     }
 
-    /// Takes an entry out, and leaves its position empty.
+    /// Takes an entry out. Its position is empty afterwards.
     pub(super) fn take(&mut self, position: usize) -> Entry {
         self.entries[position].take().expect("there is an entry at each position")
     }
@@ -61,17 +62,17 @@ impl EntryArray {
         2 * (self.len() + GROWTH_MIN) < self.entries.capacity() || self.entries.is_empty()
     }
 
-    /// Frees memory that is not in use.
+    /// Makes the array smaller, to fit the entries.
     pub(super) fn shrink(&mut self) {
         self.entries.shrink_to_fit();
     }
 
-    /// Bytes of memory, without the records.
+    /// The bytes of memory that the array takes, without the records.
     pub(super) fn bytes(&self) -> usize {
         array_bytes(self.entries.capacity())
     }
 
-    /// Bytes of memory with one more entry, without the records.
+    /// The bytes of memory that the array would take with one more entry, without the records.
     pub(super) fn bytes_with_one_more(&self) -> usize {
         array_bytes(self.capacity_for_one_more())
     }

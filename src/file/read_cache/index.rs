@@ -1,4 +1,5 @@
-//! The position of the entry with a given key: a hash table with open addressing, four bytes a place.
+//! The index of a segment: finds the position of the entry with a given key in the array of entries. It is a hash table
+//! with open addressing, four bytes a place.
 //!
 //! ```text
 //! table    one word for each place     0, or: position + 1 in the lower 24 bits, 8 bits of the hash (the tag) above
@@ -9,14 +10,15 @@
 //!   ends at the first empty place.
 //! - A removal moves later entries back into the gap (backward shift), so the table needs no marks of removed entries.
 //! - At most four fifths of the places are in use. A full table grows by half.
-//! - The table stores no hashes. A rebuild or a removal asks the caller for the hash of the entry at a position
+//! - The table stores no whole hashes. A rebuild or a removal asks the caller for the hash of the entry at a position
 //!   (`hash_at`).
 use super::heap_block;
 
-/// The smallest table.
+/// The number of places of the smallest table.
 const PLACES_MIN: usize = 8;
 const TAG_SHIFT: u32 = 24;
-/// The most positions of a part: 16 million, or in tests so few that a test can fill it.
+/// The largest number of entries of a segment: 16 million, as many as 24 bits can number. In tests so few that a test
+/// can fill the table.
 pub(super) const POSITIONS_MAX: usize = if cfg!(test) { 3_500 } else { (1 << TAG_SHIFT) - 1 };
 
 #[derive(Default)]
@@ -31,7 +33,7 @@ fn word(hash: u64, position: usize) -> u32 {
     tag(hash) | position
 }
 
-/// The lowest 8 bits of the hash, moved to where a word has its tag.
+/// The lowest 8 bits of the hash, in the upper 8 bits of a word.
 #[inline]
 fn tag(hash: u64) -> u32 {
     ((hash & 0xff) as u32) << TAG_SHIFT
@@ -43,7 +45,8 @@ fn position_in(word: u32) -> usize {
 }
 
 impl Index {
-    /// The position of the entry with this hash for which `is_it` returns true.
+    /// The position of the entry with this hash. Several entries may have the same tag; `is_it` compares the key of the
+    /// entry at a position.
     #[inline]
     pub(super) fn find(&self, hash: u64, is_it: impl FnMut(usize) -> bool) -> Option<usize> {
         self.place(hash, is_it).map(|place| position_in(self.table[place]))
@@ -66,7 +69,7 @@ impl Index {
         }
     }
 
-    /// Adds the entry at a position, which must not be in the table. A full table grows first.
+    /// Adds an entry by its position, which must not be in the table. A full table grows first.
     pub(super) fn insert(&mut self, hash: u64, position: usize, hash_at: impl Fn(usize) -> u64) {
         if self.is_full() {
             self.rebuild(self.places_for_one_more(), hash_at);
@@ -83,12 +86,12 @@ impl Index {
         self.table[place] = word(hash, position);
     }
 
-    /// Removes the entry at a position, which must be in the table.
+    /// Removes an entry by its position, which must be in the table.
     pub(super) fn remove(&mut self, hash: u64, position: usize, hash_at: impl Fn(usize) -> u64) {
         let mut gap = self.place_of(hash, position);
         let mut next = self.after(gap);
         while self.table[next] != 0 {
-            // An entry may move back as far as its home.
+            // The entry at `next` moves into the gap, unless its home lies between the gap and `next`.
             let home = self.home(hash_at(position_in(self.table[next])));
             if self.distance(home, next) >= self.distance(gap, next) {
                 self.table[gap] = self.table[next];
@@ -100,7 +103,7 @@ impl Index {
         self.len -= 1;
     }
 
-    /// Records that the entry at a position has moved to another position.
+    /// Notes that an entry has moved from one position to another.
     pub(super) fn change(&mut self, hash: u64, from: usize, to: usize) {
         let place = self.place_of(hash, from);
         self.table[place] = word(hash, to);
@@ -115,18 +118,18 @@ impl Index {
         4 * self.len.max(PLACES_MIN) < self.table.len() || self.len == 0
     }
 
-    /// Frees memory that is not in use.
+    /// Makes the table smaller, to fit the entries.
     pub(super) fn shrink(&mut self, hash_at: impl Fn(usize) -> u64) {
         let places = if self.len == 0 { 0 } else { (2 * self.len).max(PLACES_MIN) };
         self.rebuild(places, hash_at);
     }
 
-    /// Bytes of memory.
+    /// The bytes of memory that the table takes.
     pub(super) fn bytes(&self) -> usize {
         table_bytes(self.table.len())
     }
 
-    /// Bytes of memory with one more entry.
+    /// The bytes of memory that the table would take with one more entry.
     pub(super) fn bytes_with_one_more(&self) -> usize {
         table_bytes(self.places_for_one_more())
     }

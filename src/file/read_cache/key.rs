@@ -14,8 +14,8 @@ impl Key {
     #[inline]
     pub(super) fn hash(&self) -> u64 {
         let (words, _) = self.0.as_chunks();
-        // The golden ratio's digits: an odd factor without a pattern, so that the product's upper half depends on each
-        // bit.
+        // The factor is the digits of the golden ratio: odd, and without a pattern in its bits. So each bit of the id
+        // changes the upper half of the product.
         let product = u64::from_le_bytes(words[0]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         product ^ (product >> 32)
     }

@@ -1,6 +1,6 @@
-//! The mark of a moved session: a slot that says where the session went. Pure.
+//! The bytes of the mark of a moved session: a slot that names the id to which a rotation has moved the session.
 //!
-//! Its prefix is that of a version with the magic "MOVE", and in the place of the record it has 29 bytes:
+//! The slot's prefix is that of a version, with the magic "MOVE". In place of the record there are 29 bytes:
 //!
 //! ```text
 //! offset size field
@@ -9,7 +9,7 @@
 //!     68    1 kind        0 for a mere rotation, 1 for a login
 //! ```
 //!
-//! A mark that does not verify is a tombstone: an older version never shows behind it.
+//! A mark whose checksum does not verify counts as a tombstone, so the version in the other slot is not returned.
 use super::{
     CHECKSUM_AT, Claim, FORMAT, FORMAT_AT, Header, LENGTH_AT, MOVED, PREFIX_LEN, SEQUENCE_AT, SLOT_SIZE_AT,
     STATE_AT, checksum, claim, claims_size, field, log2, put, verified,
@@ -20,16 +20,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 const UNTIL_AT: usize = PREFIX_LEN + PublicId::LEN;
 const KIND_AT: usize = UNTIL_AT + 8;
-/// Bytes of a mark: prefix and body.
+/// The number of bytes of a mark: its prefix and its body.
 pub(in crate::file) const MARK_LEN: usize = KIND_AT + 1;
-/// Bytes of a mark's body, as its prefix says.
+/// The number of bytes of a mark's body, which its prefix states as the length.
 const MARK_BODY: u32 = 29;
 const _: () = assert!(MARK_LEN == PREFIX_LEN + MARK_BODY as usize, "the table above says 29");
 
-/// The mark that a rotation leaves under the old id.
+/// The mark that a rotation leaves under the old id of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) struct Mark {
-    /// The session to which the id was moved.
+    /// The id to which the session has moved.
     pub(in crate::file) successor: PublicId,
     /// The end of the grace period, in microseconds since 1970.
     pub(in crate::file) until: u64,
@@ -37,19 +37,19 @@ pub(in crate::file) struct Mark {
 }
 
 impl Mark {
-    /// Whether the grace period is not over at `now`, in microseconds since 1970.
+    /// Whether the grace period has not ended at `now`, in microseconds since 1970.
     pub(in crate::file) fn is_within_grace(self, now: u64) -> bool {
         self.until > now && Duration::from_micros(self.until - now) <= GRACE_MAX
     }
 
-    /// The same as callers of the store learn it: without the successor.
+    /// The part of the mark that callers of the store get: all but the successor.
     pub(in crate::file) fn to_moved(self, id: PublicId) -> Moved {
         let until = UNIX_EPOCH + Duration::from_micros(self.until);
         Moved { id, by_login: self.by_login, until }
     }
 }
 
-/// The bytes of a slot that marks its session as moved. The header's `slot_size_min` is the size of the slot.
+/// Encodes a slot with the mark of a moved session. The slot has the size `slot_size_min` of the header.
 pub(in crate::file) fn encode_mark(mark: &Mark, header: &Header<'_>) -> [u8; MARK_LEN] {
     let mut bytes = [0; MARK_LEN];
     put(&mut bytes, 0, MOVED);
@@ -119,7 +119,7 @@ mod tests {
             assert_eq!((moved.id, moved.by_login), (id(), mark.by_login));
             assert_eq!(moved.until, UNIX_EPOCH + Duration::from_micros(mark.until));
         }
-        // The bytes themselves, for readers in other languages.
+        // The exact bytes of a mark, for readers in other languages.
         let bytes = marked(&marks()[1], 8);
         assert_eq!(bytes[..8], *b"MOVE\x02\x00\x0b\x02");
         assert_eq!(bytes[8..24], [8, 0, 0, 0, 0, 0, 0, 0, 29, 0, 0, 0, 0, 0, 0, 0]);
@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Like [`refusal_of_sealed`], for marks.
+    /// The same test as that with [`refusal_of_sealed`], for marks.
     #[test]
     fn a_mark_that_no_encoder_writes_is_refused_under_a_good_checksum() {
         let sealed = |change: &dyn Fn(&mut Vec<u8>)| {

@@ -1,4 +1,4 @@
-//! Due entries: sweeps the sessions in buckets of the index whose time has come, and maintains the index.
+//! The second part of a sweep: examines the sessions that the expiry index lists as due, and maintains the index.
 use super::{EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::Access;
@@ -8,9 +8,9 @@ use crate::id::PublicId;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
 
-/// The result for some entries.
+/// The result of examining some entries of a bucket.
 struct Swept {
-    /// Offsets of the entries that are done.
+    /// The offsets of the entries whose sessions need no entry any more, or have another one.
     done: Vec<u64>,
     all_done: bool,
 }
@@ -31,7 +31,7 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// Sweeps the entries of a bucket, and removes it if its hour is over and all of them are done.
+    /// Examines the due entries of a bucket. Removes the bucket if its hour is over and all entries are done.
     fn sweep_bucket(&mut self, bucket: u64, is_over: bool) -> ControlFlow<()> {
         let access = if self.options.dry_run { Access::Read } else { Access::Write };
         let Some(mut reader) = self.open_bucket(bucket, access) else { return Continue(()) };
@@ -48,26 +48,28 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// Sweeps some entries of a bucket. Returns whether all of them are done.
+    /// Examines those of these entries that are due. Returns whether all of them are done.
     fn sweep_entries(
         &mut self,
         reader: &Reader,
         mut entries: Vec<(u64, Entry)>,
         is_over: bool,
     ) -> ControlFlow<(), bool> {
-        // `DEADLINE_MAX` stands for all later deadlines, so an entry with it is not due before its bucket is over.
+        // An entry with `DEADLINE_MAX` may have a later deadline, so it is not due before its bucket's hour is over.
         let now = micros(self.now).min(expiry_index::DEADLINE_MAX - 1);
         let walked = self.walked;
         let is_walked = |entry: &Entry| walked[usize::from(shard_of(entry))];
-        // In a dry run, the walk has counted the session and left it.
+        // In a dry run, the sessions of a walked shard were counted by the walk, and their files are still there. They
+        // are not counted again.
         let is_counted = |entry: &Entry| self.options.dry_run && is_walked(entry);
         entries.retain(|(_, entry)| (is_over || entry.deadline <= now) && !is_counted(entry));
-        // Sorted by shard, and each session is examined once.
+        // Sorting puts the entries of one shard together, and within them those of one session, which is examined once.
         entries.sort_unstable_by_key(|(offset, entry)| (entry.id, *offset));
         let mut swept = Swept { done: Vec::new(), all_done: true };
         let mut shards = entries.chunk_by(|(_, a), (_, b)| shard_of(a) == shard_of(b));
         let end = shards.try_for_each(|shard| self.sweep_shard(shard, is_over, &mut swept));
-        // Entries of a bucket that will be removed are not overwritten, unless the sweep was stopped.
+        // If the hour of the bucket is over, the bucket will be removed, so its entries are not erased one by one. If
+        // the sweep was stopped, the bucket stays.
         if !is_over || end.is_break() {
             self.erase(reader, swept.done);
         }
@@ -75,7 +77,7 @@ impl Pass<'_> {
         Continue(swept.all_done)
     }
 
-    /// Sweeps sorted entries of one shard, and adds the result to `swept`.
+    /// Examines the sessions of these entries, which are of one shard and sorted. Adds the result to `swept`.
     fn sweep_shard(&mut self, entries: &[(u64, Entry)], is_over: bool, swept: &mut Swept) -> ControlFlow<()> {
         let is_walked = self.walked[usize::from(shard_of(&entries[0].1))];
         let opened = self.store.open_shard(&entries[0].1.id);
@@ -88,7 +90,7 @@ impl Pass<'_> {
                 None => EntryOutcome::Retry,
             };
             if is_walked {
-                // The walk has counted the files that stay.
+                // The walk has counted the damaged and unknown files of this shard, so the counts are set back.
                 (self.report.damaged, self.report.unknown) = (damaged, unknown);
             }
             let is_done = match outcome {
@@ -98,7 +100,7 @@ impl Pass<'_> {
                     self.reinsert(Entry { deadline: micros(deadline), ..entry })
                 }
                 EntryOutcome::Moved(until) => self.reinsert(Entry { deadline: micros(until), ..entry }),
-                // In a bucket that stays, the entry is kept instead.
+                // If the bucket's hour is not over, the bucket stays, and so does the entry.
                 EntryOutcome::Retry => is_over && self.reinsert_for_next_pass(entry.id),
             };
             swept.all_done &= is_done;
@@ -111,13 +113,13 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// Erases the entries that are done in a bucket that stays.
+    /// Erases entries that are done, in a bucket that is not removed.
     fn erase(&self, reader: &Reader, mut done: Vec<u64>) {
         if self.options.dry_run {
             return;
         }
         done.sort_unstable();
-        // A failure is ignored: the next pass reads these sessions again.
+        // A failure is ignored: the next pass examines these sessions again.
         let _ = expiry_index::erase(&reader.file, &done);
     }
 
@@ -131,7 +133,8 @@ impl Pass<'_> {
             ));
             return;
         }
-        // An entry that was appended before the unlink exists only in this bucket.
+        // Another process may have appended entries before the bucket lost its name. They are in no other bucket, so
+        // they are inserted again.
         while let Some(late) = self.next_entries(bucket, &mut reader, &mut false) {
             for (_, entry) in late {
                 self.reinsert(entry);
@@ -139,7 +142,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The existing buckets, in order.
+    /// The numbers of the existing buckets, in ascending order.
     pub(super) fn buckets(&mut self) -> Vec<u64> {
         let names = self.index.names().unwrap_or_else(|error| {
             self.report.fail(self.store.root.error_at("list expiry index", DUE, error));
@@ -150,9 +153,10 @@ impl Pass<'_> {
         buckets
     }
 
-    /// Inserts a session that is locked, or could not be read, for the next pass.
+    /// Inserts a session that is locked or cannot be read, so that the next pass examines it. Returns whether that
+    /// succeeded.
     pub(super) fn reinsert_for_next_pass(&mut self, id: PublicId) -> bool {
-        // An entry that is due in this pass would be read again by this pass.
+        // The deadline is after this pass began. Otherwise this pass would read the new entry, and insert it once more.
         self.reinsert(Entry { id, deadline: micros(self.now).saturating_add(1) })
     }
 
@@ -186,7 +190,8 @@ impl Pass<'_> {
         }
     }
 
-    /// The next entries of a bucket; `None` at its end, and on an error, which sets `all_done` to false.
+    /// The next entries of a bucket. `None` at its end, and after an error, which is reported and sets `all_done` to
+    /// false.
     pub(super) fn next_entries(
         &mut self,
         bucket: u64,

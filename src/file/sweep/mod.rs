@@ -1,28 +1,29 @@
-//! One pass: removes expired sessions and leftovers, and reports the result.
+//! Sweeping: one pass over a store that removes expired sessions and leftovers, and reports the result.
 //!
 //! A pass has two parts:
 //!
-//! 1. **The walk** reads every file of a few shards: one for each hour since the last walk, so that 256 hours cover all
-//!    of them, whether sweeps run each minute or each night. It removes expired sessions, those that a cut-off has
-//!    ended, and leftovers, and inserts live sessions that the index has lost. If the index has no hour of a last walk,
-//!    it is new or was lost, and the walk covers all shards; it also does so once after a cut-off of all sessions, and
-//!    if the user index is not complete (`users`).
-//! 2. **Due entries** are the sessions in buckets of the index whose time has come. A missing session is skipped, an
+//! 1. **The walk** reads every file of a few shards: one shard for each hour since the last walk, so that 256 hours
+//!    cover all of them, whether sweeps run each minute or each night. It removes expired sessions, sessions that a
+//!    cut-off has ended, and leftovers of interrupted operations, and inserts live sessions that the indexes lack. The
+//!    walk covers all shards if the expiry index was lost, once after a cut-off of all sessions, and if the user index
+//!    is not complete (`users`).
+//! 2. **Due entries** are the sessions that the index lists for hours that have come. A missing session is skipped, an
 //!    expired one removed, a renewed one inserted again, and a locked one left for the next pass. The mark of a moved
 //!    id is removed once its grace period is over.
 //!
 //! Invariants:
 //!
-//! - **A file is removed only under its session's lock**, after it was read again under that lock. The index, the walk
-//!   and readings without the lock only say which files to examine.
-//! - **Each removed session is invalidated** in all caches before the lock is released, as by each delete.
-//! - **A sweep that is killed loses nothing.** An entry is erased after its session is done, a bucket is removed after
-//!   all of its entries are done, and the hour of the walk is written after the walk. The next pass repeats the work
-//!   that is not recorded, and finds it done.
-//! - **A bucket is unlinked before its tail is read.** An appender checks the link count afterwards (`expiry_index`):
-//!   either the sweep reads the entry, or the appender inserts it in another bucket.
-//! - **One sweep at a time.** The lock is held for the whole pass, which runs on one thread; a second sweep returns at
-//!   once.
+//! - **A file is removed only under its session's lock**, after it was read again under that lock. The index, and
+//!   readings without the lock, only tell which files to examine.
+//! - **Each removed session is invalidated** in all caches before its lock is released, as by a delete.
+//! - **A sweep that is killed loses nothing.** An entry is erased after its session was handled, a bucket is removed
+//!   after all of its entries were, and the hour of the walk is written after the walk. The next pass repeats the work
+//!   that is not recorded.
+//! - **A bucket loses its name before its end is read.** A process that appends to it checks afterwards whether it
+//!   still has a name (see `expiry_index`). So either the sweep reads the entry, or that process inserts it in another
+//!   bucket.
+//! - **One sweep at a time.** The file `run/due/sweep` is locked for the whole pass, which runs on one thread. A second
+//!   sweep returns at once.
 mod buckets;
 mod marker;
 mod options;
@@ -48,26 +49,27 @@ use std::ops::ControlFlow::{self, Continue};
 use std::time::SystemTime;
 use users::UserWalk;
 
-/// The number of shards.
+/// The number of shards, as the type in which hours are counted.
 const ALL: u64 = SHARDS as u64;
 
 impl FileStore {
-    /// Removes expired sessions and leftovers: one pass, at any time, beside any number of users of the store.
+    /// Removes expired sessions and leftovers of interrupted operations, in one pass. It may run at any time, while
+    /// other threads and processes use the store.
     ///
     /// Costs a read of each session that is due, and, once an hour, of the sessions of one shard in 256. A live session
-    /// is never removed, also if it is renewed during the sweep. Sweeps free disk space and nothing else depends on
-    /// them: expired sessions cannot be read, swept or not.
+    /// is never removed, also if it is renewed during the sweep. Sweeps only free disk space: an expired session cannot
+    /// be loaded, whether its file was removed or not.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. A failure with
-    /// one file or directory is counted in the report and stops nothing.
+    /// [`ErrorKind::Config`] for options out of bounds; errors of other kinds if the index cannot be opened or locked.
+    /// A failure with one file or directory is counted in the report, and the sweep goes on.
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
         self.sweep_with(options, |_| Continue(()))
     }
 
-    /// [`sweep`](Self::sweep) with a report to `progress` 20 times a second, also while it sleeps. If `progress`
-    /// returns `Break`, the sweep stops within 0.2 s, unless a single call to the file system takes longer.
+    /// The same as [`sweep`](Self::sweep), and calls `progress` 20 times a second, also while the sweep sleeps. If
+    /// `progress` returns `Break`, the sweep stops within 0.2 s, unless a single call to the file system takes longer.
     ///
     /// # Errors
     ///
@@ -115,7 +117,7 @@ impl FileStore {
         Ok(report)
     }
 
-    /// Opens the expiry index; recreates a lost one.
+    /// Opens the directory of the expiry index, or recreates it if it is missing.
     fn open_index(&self) -> Result<Directory> {
         let opened = match self.root.open_directory(DUE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.options.read_only => {
@@ -135,13 +137,13 @@ impl FileStore {
     }
 }
 
-/// The result for one session that was due.
+/// The result of examining one session file.
 enum EntryOutcome {
-    /// The session's entry can be erased.
+    /// The session needs no entry in the index: its file was removed, or is none that a sweep removes.
     Done,
-    /// The session lives until this deadline.
+    /// The session is alive, and has this deadline.
     Renewed(SystemTime),
-    /// The mark of a moved id is kept until this time.
+    /// The session has moved to another id. The file, with the mark that names the other id, is kept until this time.
     Moved(SystemTime),
     /// The session is locked or cannot be read; the next pass tries again.
     Retry,
@@ -153,9 +155,10 @@ struct Pass<'a> {
     options: &'a SweepOptions,
     /// The time at the beginning of the pass.
     now: SystemTime,
-    /// The time at the beginning of the pass by the file system's clock, in seconds since 1970.
+    /// The time at the beginning of the pass, by the file system's clock, in seconds since 1970. The ages of files are
+    /// measured with it.
     disk_now: i64,
-    /// Shards of which every file was read.
+    /// For each shard, whether the walk has read every file of it.
     walked: [bool; SHARDS as usize],
     /// The number of sessions that could not be inserted in the index again.
     index_failures: u64,
@@ -168,12 +171,14 @@ impl Pass<'_> {
     fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
         let hour = micros(self.now) / BUCKET_MICROS;
         let last = marker.last_walk();
-        // After all sessions were ended, all shards are walked once. (Those of one user are removed when their shard is
-        // walked or they are due: a walk of all for each user would cost more than their files do.)
+        // After a cut-off of all sessions, all shards are walked once. (The sessions of one user are removed when their
+        // shard is walked, or when they are due. A walk of all shards for each such user would cost more disk reads
+        // than their files are worth.)
         let cut_off = self.store.coherence.last_cut_off_of_all().unwrap_or(0);
         let is_cut_off = cut_off > 0 && cut_off > marker.walked_cut_off();
         let is_full = self.options.full || is_cut_off || self.needs_user_walk(hour);
-        // The hours whose shards are to be walked, in order, so that a stopped walk can be continued.
+        // The hours whose shards are walked now. They are in order, so that the progress of a stopped walk can be
+        // recorded as an earlier hour.
         let hours = match last {
             Some(last) if !is_full && hour < last.saturating_add(ALL) => last.saturating_add(1)..=hour,
             _ => hour + 1..=hour + ALL,
@@ -192,7 +197,8 @@ impl Pass<'_> {
         {
             self.report.fail(error);
         }
-        // The hour is also written if the clock was set back: the next walk continues from this hour.
+        // The hour is written if it has changed, also to an earlier one: if the clock was set back, the next walk
+        // continues from there.
         if last != Some(hour)
             && !self.options.dry_run
             && let Err(error) = marker.set_last_walk(self.store, hour)
@@ -202,7 +208,8 @@ impl Pass<'_> {
         self.sweep_due(hour)
     }
 
-    /// Records the progress of a stopped walk, as if a walk had completed in the earlier `hour`.
+    /// Records the progress of a stopped walk, as if the walk had been completed in the earlier `hour`. The next pass
+    /// walks the remaining shards.
     fn record_stop(&self, marker: &Marker, last: Option<u64>, hour: Option<u64>) {
         if let Some(hour) = hour.filter(|_| !self.options.dry_run)
             && last.is_none_or(|last| last < hour)

@@ -2,7 +2,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use std::time::Duration;
 
-/// The limit on a sweep's use of the machine.
+/// The limit on the share of the machine that a sweep uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Budget {
     FilesPerSecond(u32),
@@ -49,16 +49,16 @@ impl SweepOptions {
     /// Whether to read every file, instead of those that the expiry index lists as due and those of a few shards;
     /// default no.
     ///
-    /// Costs a read of each session. It is never necessary, because a lost index is recreated, and because ordinary
-    /// sweeps read one of the 256 shards for each hour, so that every file is read once within 256 hours.
+    /// Costs a read of each session. It is never necessary: a lost index is recreated, and ordinary sweeps read one of
+    /// the 256 shards for each hour, so that every file is read once within 256 hours.
     #[must_use]
     pub fn full(mut self, yes: bool) -> Self {
         self.full = yes;
         self
     }
 
-    /// Whether to count only, and to change nothing that is stored; default no. A dry run also takes the lock that
-    /// keeps sweeps apart.
+    /// Whether to count only, and to change no stored session; default no. A dry run takes the lock of sweeps, so it
+    /// does not run beside another sweep.
     #[must_use]
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
@@ -119,7 +119,7 @@ pub enum SweepOutcome {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// How it ended.
+    /// How the sweep ended.
     pub outcome: SweepOutcome,
     /// Session files that were read.
     pub examined: u64,
@@ -130,14 +130,14 @@ pub struct SweepReport {
     pub cut_off: u64,
     /// Marks of moved ids that were removed, because their grace periods were over.
     pub moved: u64,
-    /// Sessions that were due and had been renewed. A session in two buckets of the index counts twice, here, in
-    /// `examined` and in `damaged`.
+    /// Sessions that were due by the index, and had been renewed. A session in two buckets of the index counts twice,
+    /// here, in `examined` and in `damaged`.
     pub renewed: u64,
     /// Damaged files, also those that were removed.
     pub damaged: u64,
     /// Leftovers of interrupted operations that were removed, an hour after they were written.
     pub temporary: u64,
-    /// Names that are not this crate's; they were left alone.
+    /// Files and directories that are not this crate's, or that another version of it wrote; they were left alone.
     pub unknown: u64,
     /// Files and directories that could not be read or removed.
     pub failed: u64,
@@ -161,7 +161,7 @@ impl SweepReport {
     }
 }
 
-/// A part of a sweep.
+/// One of the two parts of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SweepPhase {
@@ -171,15 +171,15 @@ pub enum SweepPhase {
     Due,
 }
 
-/// How far a sweep has come.
+/// The progress of a sweep, as its callback gets it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SweepProgress<'a> {
-    /// The current part.
+    /// The part of the sweep that is under way.
     pub phase: SweepPhase,
-    /// The amount of this part that is done.
+    /// How much of this part is done, in shards or sessions.
     pub done: u64,
-    /// The total amount of this part.
+    /// The size of this part, in shards or sessions.
     pub total: u64,
     /// The counts since the sweep began.
     pub report: &'a SweepReport,

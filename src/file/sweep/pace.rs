@@ -1,15 +1,15 @@
-//! Rate limit and progress callback of a sweep. Sleeps; touches no file.
+//! The rate limit of a sweep, and the calls of its progress callback. This module sleeps, and calls no file.
 use super::options::{Budget, SweepPhase, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::sync::{Instant, thread};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Interval of the progress callback, which can stop the sweep. The sweep stops within twice this interval and the time
-/// of one file.
+/// The interval between two calls of the progress callback, which can stop the sweep. The sweep stops within twice this
+/// interval and the time that one file takes.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
-/// Length of work between two sleeps, if the limit is a share of a core: too short to be noticed, and long compared
-/// with the inaccuracy of a sleep.
+/// The time for which the sweep works between two sleeps, if its limit is a share of a core. It is too short to be
+/// noticed, and long compared with the inaccuracy of a sleep.
 const WORK_SLICE: Duration = Duration::from_millis(2);
 
 /// The progress callback; `Break` stops the sweep.
@@ -18,17 +18,17 @@ pub(super) type ProgressFn<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> Contro
 pub(super) struct Pace<'a> {
     budget: Budget,
     progress: ProgressFn<'a>,
-    /// Whether `progress` panicked.
+    /// Whether the callback has panicked.
     pub(super) panicked: bool,
     pub(super) phase: SweepPhase,
-    /// How much of the phase is done.
+    /// The amount of this phase that is done, in shards or sessions.
     pub(super) done: u64,
     pub(super) total: u64,
-    /// Time of the last progress callback.
+    /// The time of the last call of the callback.
     reported_at: Instant,
-    /// End of the last sleep.
+    /// The end of the last sleep.
     working_since: Instant,
-    /// Earliest time of the next file, if the limit is in files per second.
+    /// The earliest time for the next file, if the limit is in files per second.
     next_file: Instant,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// Begins a phase.
+    /// Begins a phase of the sweep, of `total` shards or sessions, and calls the callback.
     pub(super) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
         (self.phase, self.done, self.total) = (phase, 0, total);
         self.report(Instant::now(), report)
@@ -58,7 +58,8 @@ impl<'a> Pace<'a> {
     /// Called after each file: sleeps if the limit is reached. Returns `Break` if the callback stopped the sweep.
     pub(super) fn after_file(&mut self, report: &SweepReport) -> ControlFlow<()> {
         if let Budget::FilesPerSecond(files) = self.budget {
-            // After a slow file, at most REPORT_EVERY of lost time is made up, so no burst of files follows it.
+            // A slow file makes the sweep late. At most REPORT_EVERY of that delay is made up for, so that no burst of
+            // files follows.
             let now = Instant::now();
             self.next_file = self.next_file.max(now.checked_sub(REPORT_EVERY).unwrap_or(now))
                 + Duration::from_secs(1) / files;
@@ -66,7 +67,8 @@ impl<'a> Pace<'a> {
         self.checkpoint(report)
     }
 
-    /// Called every few milliseconds during other work: sleeps and reports as after a file.
+    /// Called every few milliseconds during work that is not about single files. Sleeps if the limit is reached, and
+    /// calls the callback at its interval.
     pub(super) fn checkpoint(&mut self, report: &SweepReport) -> ControlFlow<()> {
         let now = Instant::now();
         let worked = now - self.working_since;
@@ -89,7 +91,8 @@ impl<'a> Pace<'a> {
             let now = Instant::now();
             self.maybe_report(now, report)?;
             let left = until.saturating_duration_since(now);
-            // A sleep takes a little longer than asked, which makes up for the skipped remainder.
+            // A remainder of less than 0.2 ms is skipped. A sleep takes a little longer than asked, which makes up for
+            // it.
             if left < Duration::from_micros(200) {
                 self.working_since = Instant::now();
                 return ControlFlow::Continue(());
@@ -106,8 +109,7 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// Calls the callback; no other function does. A panic of the callback stops the sweep, which then returns an
-    /// error.
+    /// Calls the callback; no other function calls it. If the callback panics, the sweep stops and returns an error.
     fn report(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
         self.reported_at = now;
         let (phase, done, total) = (self.phase, self.done, self.total);
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    /// How many files, each of which takes `each`, are done in `time`.
+    /// The number of files that a sweep with this budget handles in `time`, if each takes the time `each`.
     fn files_in(budget: Budget, each: Duration, time: Duration) -> u32 {
         let began = Instant::now();
         let mut progress = |_: &SweepProgress<'_>| ControlFlow::Continue(());
@@ -138,7 +140,7 @@ mod tests {
         files
     }
 
-    /// Upper bounds only: a busy machine gives less time than was asked for.
+    /// On a busy machine the thread gets less time than it asks for, so only the upper bounds are tight.
     #[test]
     fn a_budget_is_not_exceeded() {
         let time = Duration::from_millis(400);

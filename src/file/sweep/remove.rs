@@ -1,4 +1,5 @@
-//! Single files: reads expired sessions and leftovers again under their lock, removes them, and counts them.
+//! The part of a sweep that handles single files: reads an expired session or a leftover again under its lock, removes
+//! it, and counts it.
 use super::{EntryOutcome, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::coherence::Cause;
@@ -14,12 +15,13 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Age at which a leftover is removed, in seconds by the file system's clock; no operation takes so long.
+/// The age at which a leftover of an interrupted operation is removed: an hour, by the file system's clock. No
+/// operation takes so long.
 const LEFTOVER_SECONDS: i64 = 3600;
 
 impl Pass<'_> {
-    /// Removes the file under a session's name, if it is expired or a leftover, and counts it. The file also counts as
-    /// examined unless `counted`.
+    /// Examines the file with this session's name, and removes it if the session has ended or the file is a leftover.
+    /// `counted` tells whether the walk has counted the file as examined.
     pub(super) fn remove_if_dead(&mut self, shard: &Directory, id: PublicId, counted: bool) -> EntryOutcome {
         let tried = if self.options.dry_run {
             self.dry_run(shard, id, counted)
@@ -39,7 +41,7 @@ impl Pass<'_> {
         })
     }
 
-    /// Removes the file outside of dry runs.
+    /// The same as [`remove_if_dead`](Self::remove_if_dead), outside of dry runs, with errors.
     fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let result = self.store.lock_session(SessionRef::PublicId(id), Some(shard), Instant::now())?;
         if !counted && !matches!(result, LockResult::Missing) {
@@ -74,13 +76,14 @@ impl Pass<'_> {
         }
     }
 
-    /// The outcome for a file that is examined again at a later time. If it was due by the time at which this pass
-    /// began, the clock was set back since, and an entry with that time would be due in this pass again and again.
+    /// The outcome for a file that must be examined again at `time`. If the clock was set back during this pass, `time`
+    /// may be before the pass began. An entry with that time would be due in this pass again and again, so the outcome
+    /// is `Retry`.
     fn later(&self, time: SystemTime, outcome: impl FnOnce(SystemTime) -> EntryOutcome) -> EntryOutcome {
         if time <= self.now { EntryOutcome::Retry } else { outcome(time) }
     }
 
-    /// Counts, in a dry run, the file that a sweep would remove.
+    /// The same as [`remove`](Self::remove) in a dry run: counts the file that a sweep would remove.
     fn dry_run(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
         let name = path.below_shard().to_str().expect("ASCII");
@@ -133,7 +136,8 @@ impl Pass<'_> {
         Ok(EntryOutcome::Done)
     }
 
-    /// Removes an unreadable file if it is old enough. No operation has it locked, and no operation takes so long.
+    /// Removes an unreadable file if it is old enough. This pass has it locked, so no operation is under way that would
+    /// complete it.
     fn remove_unreadable(
         &mut self,
         shard: &Directory,
@@ -149,8 +153,8 @@ impl Pass<'_> {
             self.is_leftover(stat.changed)
         };
         if goes {
-            // A delete may have been interrupted before its sync or its invalidation, so both are repeated before the
-            // name is removed.
+            // A file without a version may be left by a delete that was interrupted before its sync or its
+            // invalidation. Both are repeated before the name is removed.
             if !unreadable.is_damaged {
                 disk::sync_data(&unreadable.file)
                     .map_err(|error| self.store.root.error("sync leftover of session", &path, error))?;
@@ -166,7 +170,7 @@ impl Pass<'_> {
         Ok(EntryOutcome::Done)
     }
 
-    /// Removes an old temporary file of a directory, unless its writer has it locked.
+    /// Removes a temporary file that is old enough, unless the process that writes it has it locked.
     pub(super) fn remove_temporary(&mut self, directory: &Directory, name: &str, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
@@ -174,7 +178,8 @@ impl Pass<'_> {
         let removed = (|| {
             let opened = directory.open_named(name, Access::Read)?;
             let Ok(locked) = LockedFile::acquire(opened, Instant::now())? else { return Ok(false) };
-            // Checked under the lock, because a writer that continues after an hour exchanges names under the lock.
+            // The name is checked under the lock: a writer that was stopped for an hour, and continues now, gives the
+            // name to another file under that lock.
             let there = directory.stat_with_times(name)?;
             let is_it = there.inode == disk::stat(&locked)?.inode && self.is_leftover(there.changed);
             Ok(is_it && (self.options.dry_run || directory.unlink(name)?))
@@ -186,7 +191,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Finishes an interrupted delete that had moved the session file.
+    /// Finishes a delete that had renamed the session file to `.end-…` and was interrupted.
     pub(super) fn finish_delete(&mut self, shard: &Directory, id: PublicId, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
@@ -198,7 +203,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Removes an old temporary file beside the shards: a leftover of the creation of the store or of its counters.
+    /// Removes a temporary file in the root or in `run`, which an interrupted creation of a store or of its counters
+    /// has left.
     pub(super) fn remove_stray(&mut self, stray: &ScannedFile) {
         let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
         let below_root = stray.path.strip_prefix(self.store.root.path()).ok().and_then(Path::parent);
@@ -219,7 +225,7 @@ impl Pass<'_> {
         self.disk_now.saturating_sub(changed) >= LEFTOVER_SECONDS
     }
 
-    /// Whether a damaged file has been kept for long enough.
+    /// Whether a damaged file is older than [`SweepOptions::keep_damaged`](super::SweepOptions::keep_damaged).
     fn is_kept_enough(&self, changed: i64) -> bool {
         let kept = i64::try_from(self.options.keep_damaged.as_secs()).unwrap_or(i64::MAX);
         self.disk_now.saturating_sub(changed) >= kept

@@ -1,4 +1,4 @@
-//! The walk: reads every file of some shards, and examines foreign files beside the shards.
+//! The first part of a sweep, the walk: reads every file of some shards, and examines the files beside the shards.
 use super::{ALL, EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::{Access, Directory};
@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use std::ops::ControlFlow::{self, Continue};
 use std::time::SystemTime;
 
-/// The part of the index that is held in memory at once, in bytes on the disk; in memory it takes two to three times as
-/// much.
+/// The number of bytes of the index, as counted on the disk, that the walk holds in memory at once. In memory they take
+/// two to three times as much.
 const INDEX_BYTES: u64 = 8 << 20;
 
 impl Pass<'_> {
-    /// Walks some shards. Returns the number of shards that were walked, in order, and whether the sweep was stopped.
+    /// Walks these shards in order. Returns the number of shards that were walked, and `Break` if the sweep was
+    /// stopped.
     pub(super) fn walk(&mut self, shards: &[u64]) -> (usize, ControlFlow<()>) {
         let mut walked = 0;
         self.begin_user_walk(shards.len());
@@ -42,8 +43,8 @@ impl Pass<'_> {
                 let number = u16::try_from(shard).expect("below 256");
                 let index_failures = self.index_failures;
                 let listed = self.walk_shard(&shard_name(number), &indexed)?;
-                // A session that could not be inserted again has only its earlier entry, so the bucket of that entry
-                // must stay.
+                // If a session could not be inserted again, its earlier entry is its only one. Then the shard does not
+                // count as walked, so that the bucket of that entry stays.
                 self.walked[usize::from(number)] = listed && index_failures == self.index_failures;
                 self.pace.done += 1;
                 *walked += 1;
@@ -52,7 +53,7 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// For each session of some shards: the first bucket that has an entry of the session.
+    /// The sessions of these shards that the index has, each with the number of its earliest bucket.
     fn indexed(&mut self, buckets: &[u64], shards: &[u64]) -> ControlFlow<(), HashMap<PublicId, u64>> {
         let mut indexed = HashMap::new();
         let mut wanted = [false; SHARDS as usize];
@@ -64,7 +65,7 @@ impl Pass<'_> {
             while let Some(entries) = self.next_entries(bucket, &mut reader, &mut false) {
                 for (_, Entry { id, .. }) in entries {
                     if wanted[usize::from(id.as_bytes()[0])] {
-                        // Buckets are in ascending order.
+                        // The buckets are read in ascending order, so the first one is kept.
                         indexed.entry(id).or_insert(bucket);
                     }
                 }
@@ -74,7 +75,7 @@ impl Pass<'_> {
         Continue(indexed)
     }
 
-    /// Walks every file of a shard. Returns whether the shard could be listed.
+    /// Examines every file of a shard. Returns whether the shard could be listed.
     fn walk_shard(&mut self, shard: &str, indexed: &HashMap<PublicId, u64>) -> ControlFlow<(), bool> {
         let (directory, names) = match self.store.list_shard(shard) {
             Ok(listed) => listed,
@@ -140,7 +141,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Removes an expired session, or the mark of a moved one, unless it has to stay.
+    /// Removes the file of an expired or moved session. If the file must stay, makes sure that the index has the
+    /// session.
     fn walk_dead(&mut self, directory: &Directory, id: PublicId, indexed: &HashMap<PublicId, u64>) {
         let bucket = indexed.get(&id).copied();
         match self.remove_if_dead(directory, id, true) {
@@ -156,21 +158,21 @@ impl Pass<'_> {
         }
     }
 
-    /// Whether the index lacks a session, or has it in too late a bucket. A session in a bucket whose hour is over is
-    /// inserted again when that bucket is swept.
+    /// Whether the index lacks a session, or has it only in a bucket later than its deadline's. (If the session's
+    /// bucket is of an hour that is over, the second part of this sweep inserts the session again.)
     fn is_lost(&self, deadline: SystemTime, bucket: Option<u64>) -> bool {
         let (now, deadline) = (micros(self.now), micros(deadline));
         bucket.is_none_or(|bucket| bucket > expiry_index::bucket_of(deadline, now))
     }
 
-    /// Inserts a session, or a mark, that the index has lost.
+    /// Inserts a session that the index lacks. For a moved session, `deadline` is the end of its grace period.
     fn insert_if_lost(&mut self, id: PublicId, deadline: SystemTime, bucket: Option<u64>) {
         if self.is_lost(deadline, bucket) {
             self.reinsert(Entry { id, deadline: micros(deadline) });
         }
     }
 
-    /// Counts, in a dry run, a live session that would be inserted again when its bucket is swept.
+    /// In a dry run, counts a live session that a sweep would insert again, because its bucket's hour is over.
     fn count_renewed(&mut self, deadline: SystemTime, bucket: Option<u64>) {
         let is_over = |bucket: u64| bucket < micros(self.now) / BUCKET_MICROS;
         if self.options.dry_run && !self.is_lost(deadline, bucket) && bucket.is_some_and(is_over) {

@@ -15,7 +15,7 @@ fn a_load_opens_reads_and_does_nothing_else() {
     check_calls(&[], || fixture.store.load(&malformed));
     put(&fixture.store, &session, &"x".repeat(SLOT_MIN), false).unwrap();
     check_calls(&["open session", "read"], || fixture.store.load(&token));
-    // A file larger than usual is measured before it is read into memory.
+    // A file that is larger than the usual buffer is read in more calls: its size is asked for, and the rest is read.
     put(&fixture.store, &session, &big("x"), false).unwrap();
     check_calls(&["open session", "read", "stat file", "read"], || fixture.store.load(&token));
 }
@@ -64,10 +64,10 @@ fn the_first_session_of_an_hour_makes_its_bucket() {
     check_calls(&opened, || create(1));
     check_calls(&rest, || create(1));
     check_calls(&opened, || create(2));
-    // The buckets of two ages are open at the same time.
+    // The buckets for the two ages are both open, so neither is opened again.
     check_calls(&rest, || create(1));
     fs::remove_dir_all(fixture.dir.path().join(DUE)).unwrap();
-    // An entry that was appended to a bucket without a name is inserted once more.
+    // The bucket has lost its name, so the entry is inserted once more, in a new bucket.
     let lost = ["append", "stat file", "open directory", "make directory", "stat in root", "open directory"];
     let lost =
         [&lost[..], &["stat in directory", "open directory", "make directory", "stat in root"]].concat();
@@ -104,7 +104,7 @@ fn a_save_indexes_its_session_only_for_an_earlier_hour() {
         "sync shard",
         "write",
     ];
-    // Power-safe, as every save that moves a deadline to an earlier time is.
+    // Each save that moves a deadline to an earlier time is power-safe.
     check_calls(&then_invalidated(&inserted), || move_by(-3));
 }
 
@@ -118,7 +118,7 @@ fn a_power_safe_save_after_a_power_safe_one_syncs_once() {
     }
 }
 
-/// The disk may hold the older slot only.
+/// After a relaxed save, the disk may only have the older slot.
 #[test]
 fn the_newest_version_is_synced_before_the_older_is_overwritten() {
     let fixture = Fixture::new();
@@ -126,7 +126,7 @@ fn the_newest_version_is_synced_before_the_older_is_overwritten() {
     put(&fixture.store, &session, "relaxed", false).unwrap();
     let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "x", true));
-    // Once only: the state byte records that the new version is on the disk.
+    // The newest version is synced once. The state byte records that it is on the disk.
     let calls = ["open session", "lock", "read", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "y", true));
 }
@@ -160,7 +160,7 @@ fn the_first_power_safe_save_syncs_the_sessions_name() {
         "write",
     ];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "x", true));
-    // A relaxed save in between clears the mark that the data is synced, not the mark that the name is.
+    // A relaxed save clears the flag "data synced" of its slot, and keeps the flag "name synced" of the inode.
     put(&fixture.store, &session, "y", false).unwrap();
     let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "z", true));
@@ -188,7 +188,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
     let session = SessionId::random().unwrap();
     let calls = [
         "open shard",
-        // The index entry comes before the file.
+        // The entry in the index is written before the file.
         "append",
         "stat file",
         "open session",
@@ -208,7 +208,7 @@ fn a_grown_file_is_synced_before_it_takes_the_name() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     check_calls(&then_invalidated(&GROW), || put(&fixture.store, &session, &big("x"), false));
-    // The new file's name is not synced yet.
+    // The shard is synced as well, because the new file's name was not synced yet.
     let calls = [
         "open session",
         "lock",
@@ -255,7 +255,7 @@ fn a_grown_file_stays_locked_until_the_invalidation() {
 fn flags_of_a_file_are_not_taken_for_those_of_its_successor() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
-    // Also if the state byte of the larger file cannot be written.
+    // The same if the state byte of the larger file cannot be written.
     let note = GROW.iter().position(|call| *call == "sync file").unwrap() + 1;
     let fault = Fault { call: note, errno: Errno::IO, then: Then::Works };
     let (grown, calls) = during(fault.plan(), || put(&fixture.store, &session, &big("x"), false));
@@ -272,7 +272,7 @@ const ROTATE: [&str; 23] = [
     "open session in shard",
     "lock",
     "read",
-    // The successor is synced with its name …
+    // The successor and its name are synced first.
     "open shard",
     "append",
     "stat file",
@@ -284,7 +284,7 @@ const ROTATE: [&str; 23] = [
     "sync file",
     "sync shard",
     "write",
-    // … before the old session is ended. The old session's name is removed last.
+    // The old session is ended after that, and its name is removed last.
     "stat file",
     "stat session",
     "write",
@@ -307,10 +307,11 @@ fn a_rotation_syncs_the_successor_before_it_ends_the_old_file() {
 fn a_move_syncs_and_invalidates_its_mark_and_keeps_the_name() {
     let fixture = Fixture::before_the_end_of_an_hour();
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    // The tombstone over the newest version comes when nothing else is left to be done.
+    // The tombstone over the newest version is written last, because it says that the move is complete.
     let moving = [&ROTATE[..20], &["write", "stat file", "stat session"]].concat();
     check_calls(&moving, || Operation::Move.run(&fixture.store, &session, &successor));
-    // A logout goes on: two calls for the size of a file whose first slot has no version, and the end of the successor.
+    // A logout under the moved id ends the successor. Two calls ask for the size of the moved file, because its first
+    // slot has no version.
     let looks =
         ["open shard", "open session in shard", "lock", "read", "stat file", "stat file", "stat session"];
     let end = [&MARK[..], &["sync file"], &REMOVE].concat();
@@ -334,11 +335,11 @@ fn a_moved_id_whose_grace_is_over_costs_lookups_only() {
     assert_eq!(fixture.text(&successor).as_deref(), Some("old"));
 }
 
-/// The calls of an end, up to the sync of the tombstone.
+/// The calls of an end up to the sync of the tombstone.
 const MARK: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "write"];
 /// The calls of an end after that sync.
 const REMOVE: [&str; 4] = ["invalidate", "stat file", "stat session", "unlink"];
-/// The calls of an end of a session that does not exist.
+/// The calls of an end if the session does not exist.
 const LOOKS: [&str; 3] = ["open shard", "open session in shard", "open file in directory"];
 
 fn delete(fixture: &Fixture, session: &SessionId) -> Result<bool> {
@@ -366,8 +367,8 @@ fn a_deletion_of_an_absent_session_looks_and_does_nothing_else() {
     }
 }
 
-/// On btrfs, the removal of a larger file may give the name back to the smaller file, although the shard was synced
-/// after the exchange.
+/// On btrfs, when a larger file loses its name, the smaller file may get it back, although the shard was synced after
+/// the exchange.
 #[test]
 fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
     const BTRFS: u32 = 0x9123_683e;
@@ -409,18 +410,18 @@ fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
         assert_eq!(save(&larger, &big("x")), [changed]);
         assert_eq!(end(&larger), nothing);
 
-        // The name of a file that was never replaced needs a sync of its directory only.
+        // If a file was never replaced, the sync of its directory is enough.
         let small = session(false);
         assert_eq!(save(&small, "x"), ["sync shard"]);
         assert_eq!(end(&small), nothing);
-        // A file with an unknown state may have taken another file's place.
+        // The state of a damaged file is unknown, so it may have replaced another file.
         let damaged = session(false);
         fs::write(elsewhere.path(&damaged), "damage").unwrap();
         assert_eq!(end(&damaged), [changed]);
     }
 }
 
-/// On the disk, the name may still lead to the smaller file, in which there is no tombstone.
+/// On the disk, the name may still lead to the smaller file, which has no tombstone.
 #[test]
 fn an_end_syncs_a_larger_files_name_before_the_tombstone() {
     let fixture = Fixture::new();
@@ -445,7 +446,7 @@ fn an_end_syncs_a_larger_files_name_before_the_tombstone() {
         dying_in_call(GROW.len(), || put(&fixture.store, &session, &"x".repeat(SLOT_MIN), true)).is_none()
     );
     check_calls(&end(&["sync file", "sync shard"]), || delete(&fixture, &session));
-    // If an end itself was cut short, no flag records the history of the file.
+    // If an end was interrupted, no flag tells whether the file had replaced another one.
     let session = grown(false, false);
     assert!(dying_in_call(MARK.len() + 1, || delete(&fixture, &session)).is_none());
     check_calls(

@@ -1,4 +1,4 @@
-//! Crafted or damaged files with valid checksums: a visitor who knows an id knows the key of its checksum.
+//! Crafted files with valid checksums. A visitor who knows a session's id can compute them.
 use super::*;
 use crate::file::slot::{self, PREFIX_LEN, SLOT_MAX, State};
 use std::time::UNIX_EPOCH;
@@ -6,18 +6,18 @@ use std::time::UNIX_EPOCH;
 /// The position of the size in a slot.
 const SIZE_AT: u64 = 6;
 
-/// A visitor stores a text that equals a slot, byte for byte, so that the text lies in the middle of their session
-/// file. Then the disk loses the second half of the file.
+/// A visitor stores a text with the bytes of a valid slot, so that it lies where a slot would begin in a smaller file.
+/// Then the disk loses the second half of the session's file.
 #[test]
 fn a_slot_forged_inside_a_value_is_never_served() {
     let fixture = Fixture::new();
     let session = SessionId::random().unwrap();
     let id = session.public_id();
-    // The bytes of the forged slot are text, and so are the bytes of its prefix. Without a user, because the digest of
-    // one is seldom text.
+    // All bytes of the forged slot, and of its prefix, must be valid text. The record has no user, because the digest
+    // of a user is seldom text.
     let far_away = UNIX_EPOCH + Duration::from_micros(0x007f_7f7f_7f7f_7f7f);
     let mut forged = Record::new(UNIX_EPOCH + Duration::from_micros(1), far_away);
-    // The checksum must be text as well; one checksum of some thousands is.
+    // The checksum must be text as well. Of some thousand records, one has such a checksum.
     let likeness = (0_u32..)
         .map(|n| {
             forged.insert("text", &Value::new(&format!("{n:08}")).unwrap()).unwrap();
@@ -46,7 +46,8 @@ fn a_slot_forged_inside_a_value_is_never_served() {
         let path = fixture.path(&session);
         let whole = fs::read(&path).unwrap();
         assert_eq!((whole.len(), &whole[SLOT_MIN..SLOT_MIN + 4]), (4 * SLOT_MIN, &b"SESS"[..]));
-        // The forged slot is not served if the file lost its second half, nor if a call returns the first half only.
+        // The forged slot is not served if the file has lost its second half, nor if a call returns only the first
+        // half.
         let in_part = |n, call: &str| (n == 1 && call == "read").then_some(PAGE);
         let (found, _) = during(in_part, || fixture.text(&session));
         assert_eq!(found, Some(text(versions)));
@@ -58,7 +59,7 @@ fn a_slot_forged_inside_a_value_is_never_served() {
     }
 }
 
-/// The older slot is not served, and its claims do not decide how the file is read.
+/// The older slot is not served, and its size does not decide how the file is read.
 #[test]
 fn a_wrong_size_of_the_older_slot_is_no_unfinished_creation() {
     let fixture = Fixture::new();
@@ -73,7 +74,7 @@ fn a_wrong_size_of_the_older_slot_is_no_unfinished_creation() {
     }
 }
 
-/// Saves never reach the last sequence.
+/// No number of saves reaches the last sequence.
 #[test]
 fn a_session_at_the_last_sequence_is_served_and_not_saved() {
     let fixture = Fixture::new();

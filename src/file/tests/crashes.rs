@@ -16,7 +16,7 @@ fn die_in_every_call(operation: Operation, power_safe: bool) {
                 assert!([None, Some("new")].contains(&made.as_deref()), "{context}: {made:?}");
                 assert!(old.is_some() || made.is_some(), "{context}: both ids are dead");
             }
-            // Never "ancient": an end that has begun uncovers no older version.
+            // The result is never the oldest version: an end that was interrupted does not bring back an older version.
             Operation::Delete => assert!([None, Some("old")].contains(&old.as_deref()), "{context}: {old:?}"),
             Operation::Create { .. } => assert!([None, Some("new")].contains(&made.as_deref()), "{context}"),
             _ => {
@@ -24,9 +24,9 @@ fn die_in_every_call(operation: Operation, power_safe: bool) {
                 assert!(old == "old" || old == operation.new_text(), "{context}: {old:?}");
             }
         }
-        // The next process finds nothing in its way.
+        // The next process can use the session at once.
         let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(200)));
-        // The successor first, because the end of a moved id is the end of its successor.
+        // The successor is ended first, because ending a moved id ends its successor.
         for (session, alive) in [(&successor, made.is_some()), (&session, old.is_some())] {
             assert_eq!(put(&other, session, &big("next"), true).unwrap().is_some(), alive, "{context}");
             assert_eq!(fixture.text(session), alive.then(|| big("next")), "{context}");
@@ -51,7 +51,7 @@ fn a_death_in_any_call_leaves_the_old_version_or_the_new() {
     }
 }
 
-/// The mark only makes writers check the path. It must neither end the session nor stay.
+/// The flag "retiring" only makes writers check the path. It must neither end the session nor stay.
 #[test]
 fn a_file_that_a_killed_writer_marked_retiring_stays_usable() {
     let fixture = Fixture::new();
@@ -67,7 +67,7 @@ fn a_file_that_a_killed_writer_marked_retiring_stays_usable() {
     assert_eq!(fixture.text(&session).as_deref(), Some("b"));
 }
 
-/// A write of more than a page may be cut short by a signal that kills.
+/// A signal that kills the process may cut a write of more than a page short.
 #[test]
 fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
     struct Death;
@@ -111,7 +111,7 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                 if operation.rotates() {
                     assert!(old.is_some() || made.is_some(), "{context}: both are dead");
                 }
-                // The remaining file is removed like any other leftover, and is not kept as damage.
+                // The file that is left is removed as a leftover, and is not kept as a damaged file.
                 let shards: HashSet<_> =
                     [&session, &successor].map(|id| fixture.path(id).parent().unwrap().to_owned()).into();
                 let files = || shards.iter().flat_map(|shard| fs::read_dir(shard).unwrap());

@@ -519,7 +519,7 @@ fn cut_offs_are_seen_through_counters_that_were_replaced() {
         }
         stores.all[0].delete_of("ada", None).unwrap();
         // As each process does within a second.
-        stores.all.iter().for_each(|store| store.coherence.follow_now());
+        stores.all.iter().for_each(|store| store.coherence.check_shared_files_now());
         assert_eq!(stores.alive(&ada), [false; 3]);
         let later = stores.create(&of("ada"));
         stores.all[1].delete_of("ada", None).unwrap();

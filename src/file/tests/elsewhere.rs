@@ -40,7 +40,8 @@ fn where_memory_is_not_shared_a_store_opens_and_keeps_no_copies() {
             assert_eq!((stats.hits, stats.copies, stats.misses), (0, 0, 7), "{name}");
         }
         drop(stores);
-        // The store names the file system only if it is the reason for having no copies. Here it is the option.
+        // The store names the file system only if that is the reason for having no cache. Here the option is the
+        // reason.
         let bare = open_on(magic, dir.path(), FileStoreOptions::new().cache_bytes(0));
         assert_eq!(bare.uncached_file_system(), None, "{name}");
     }
@@ -50,7 +51,7 @@ fn where_memory_is_not_shared_a_store_opens_and_keeps_no_copies() {
     assert_eq!((store.uncached_file_system(), store.stats().copies), (None, 1));
 }
 
-/// A file server may accept the flags of a rename, report success, and have lost a file.
+/// A file server may accept the flags of a rename, and report success although it has lost a file.
 #[test]
 fn on_fuse_no_rename_relies_on_flags() {
     for (magic, relies) in [(FUSE, false), (0xef53, true)] {

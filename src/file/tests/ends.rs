@@ -1,20 +1,20 @@
-//! Ends that are cut short, or whose disk operations fail: a missing name proves that no step of the end is left.
+//! Ends that are interrupted, or whose system calls fail. An absent name must prove that the end is complete.
 use super::sweeps::unrested;
 use super::*;
 
-/// How a session is ended.
+/// The way in which a session is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
     UnderItsLock,
-    /// A stopped writer has the lock.
+    /// A stopped writer has the session's lock.
     WithoutItsLock,
-    /// The tombstone cannot be synced.
+    /// The tombstone cannot be synced, so the file is moved instead.
     ByItsName,
 }
 
 const WAYS: [How; 3] = [How::UnderItsLock, How::WithoutItsLock, How::ByItsName];
 
-/// A store with a short lock wait.
+/// A store with a short wait limit.
 fn impatient() -> Fixture {
     Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(1)))
 }
@@ -23,7 +23,7 @@ fn end(store: &FileStore, session: &SessionId) -> Result<bool> {
     store.delete_file(SessionRef::Id(session))
 }
 
-/// A writer that has the lock of a session and is stopped.
+/// The lock of a session, as a stopped writer has it.
 fn stopped(fixture: &Fixture, session: &SessionId) -> LockedFile {
     let file = fs::File::options().read(true).write(true).open(fixture.path(session)).unwrap();
     LockedFile::acquire(file, Instant::now()).unwrap().unwrap()
@@ -57,8 +57,8 @@ fn end_dying_in(n: usize, how: How, fixture: &Fixture, session: &SessionId) -> (
     (made, survived)
 }
 
-/// Whether after these calls, in this order, no power cut brings the session back. Either a tombstone is on the disk
-/// before the name is removed, or the change of the name is on the disk.
+/// Whether these calls, in this order, are safe: no power cut brings the session back. Either a tombstone is synced
+/// before the name is removed, or the change of the name is synced.
 fn are_durable(calls: &[&str]) -> bool {
     let at = |name: &str| calls.iter().rposition(|call| *call == name);
     let first = |name: &str| calls.iter().position(|call| *call == name);
@@ -203,7 +203,7 @@ fn an_end_that_cannot_be_synced_is_synced_by_the_next() {
     }
 }
 
-/// For example in a directory that this user may not write to. A tombstone is left.
+/// The session is in a directory to which this user may not write. A tombstone is left.
 #[test]
 fn a_session_whose_name_cannot_be_removed_is_ended_all_the_same() {
     let fixture = Fixture::new();
@@ -218,8 +218,8 @@ fn a_session_whose_name_cannot_be_removed_is_ended_all_the_same() {
     }
 }
 
-/// A deleter that does not wait for the lock moves the file and is killed. Another deleter has the lock and cannot sync
-/// its tombstone.
+/// A deleter that does not wait for the lock has moved the file, and is killed. Another deleter has the lock, and
+/// cannot sync its tombstone.
 #[test]
 fn an_end_finishes_that_of_a_killed_deleter_that_moved_the_file() {
     let fixture = impatient();

@@ -3,26 +3,27 @@
 use super::sweeps::unrested;
 use super::*;
 
-/// Whether the operation may succeed although this call was refused and all others work.
+/// Whether the operation may succeed although this call failed and all others worked.
 fn may_be_silent(operation: Operation, calls: &[&'static str], n: usize) -> bool {
     let before = |k: usize| n.checked_sub(k).map_or("", |n| calls[n]);
     match calls[n] {
-        // A failed insertion in the index is counted.
+        // A failed insertion in the index is counted, and fails no operation.
         "append" | "open directory" | "open file in directory" | "make directory" => true,
         "stat file" => before(1) == "append",
-        // The state byte that records a sync. A session without a tombstone is ended by its name.
+        // The write of the state byte after a sync. If it fails, later saves sync once more. A tombstone that cannot be
+        // written is replaced by moving the file.
         "write" if operation.rotates() && before(1) == "stat session" => before(3) == "write",
-        // The mark is complete without it, and is completed once more.
+        // The tombstone beside the mark of a moved id. The next operation that meets the mark writes it.
         "write" if operation == Operation::Move && before(1) == "invalidate" => true,
         "write" => ["sync file", "sync shard"].contains(&before(1)) || operation == Operation::Delete,
         "sync file" if operation.rotates() => before(4) == "write",
-        // The version is written to another file.
+        // After a failed sync, the version is written to another file.
         "sync file" => matches!(operation, Operation::Update { .. } | Operation::Keep | Operation::Delete),
-        // A tombstone is left, or a file without a name.
+        // A file that cannot be removed has a tombstone, or has lost the session's name.
         "unlink" => matches!(operation, Operation::Grow { .. } | Operation::Rotate | Operation::Delete),
-        // Nothing was changed.
+        // The operation has changed nothing that must be invalidated.
         "invalidate" => operation == Operation::Keep,
-        // A logout does not depend on the contents of the session.
+        // A logout succeeds although the session cannot be read or locked.
         "open session in shard" | "lock" | "read" => operation == Operation::Delete,
         _ => false,
     }
@@ -71,7 +72,7 @@ fn an_operation_that_finds_no_session_invalidates_it() {
     ] {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
-        // Between the unlink and the invalidation of an end.
+        // The process is killed between the unlink and the invalidation of an end.
         assert!(dies_at("invalidate", || fixture.store.delete_file(SessionRef::Id(&session))));
         assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
         assert!(!operation.run(&fixture.store, &session, &successor).unwrap());
@@ -84,7 +85,7 @@ fn a_failed_operation_invalidates_possibly_changed_sessions() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
     for (operation, call, want) in [
-        // Before the first change, and after the last.
+        // The process is killed before the first change, and after the last one.
         (Operation::Grow { power_safe: true }, "create file", "killed".to_owned()),
         (Operation::Grow { power_safe: false }, "exchange", "killed".to_owned()),
         (Operation::Grow { power_safe: true }, "sync shard", big("new")),

@@ -27,7 +27,7 @@ fn fail_every_call(operation: Operation, power_safe: bool) {
                     break;
                 }
                 calls_with(Fault { call, errno, then: Then::Fails });
-                // The second fault changes only the calls after it.
+                // The second fault can only change the calls after it.
                 for later in call + 1..calls {
                     calls_with(Fault { call, errno, then: Then::FailsOnceMore(later) });
                 }
@@ -39,13 +39,13 @@ fn fail_every_call(operation: Operation, power_safe: bool) {
 /// The calls that remove the file of a failed creation.
 const TIDYING: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "unlink"];
 
-/// One run. Returns the number of calls that were made.
+/// Runs the operation once with a fault. Returns the number of calls that were made.
 fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, fault: Fault) -> usize {
     let successor = SessionId::random().unwrap();
     let (result, calls) = during(fault.plan(), || operation.run(&fixture.store, session, &successor));
     let met = calls.len() > fault.call;
     let context = format!("{operation:?} with {fault:?}, after calls {calls:?}");
-    // The test cannot require that a file is gone if its removal failed.
+    // If the removal of a file has failed, the file may be left.
     let is = |call: usize, names: &[&str]| calls.get(call).is_some_and(|call| names.contains(call));
     let removable = match fault.then {
         Then::Works => !is(fault.call, &["unlink"]),
@@ -81,7 +81,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
         }
         (Operation::Rotate | Operation::Move, Err(_)) => {
             assert!(is_old || old.is_none() && kind.is_some_and(may_be_visible), "{context}");
-            // A successor that cannot be removed was never acknowledged.
+            // A successor that could not be removed was not acknowledged, and may stay.
             assert!(made.is_none() || may_stay, "{context}: two are alive");
         }
         (Operation::Delete, Ok(_)) => assert!(old.is_none(), "{context}"),
@@ -95,7 +95,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
 
     // No lock, turn or descriptor is held, and the operations work again without faults.
     fixture.check_nothing_is_held(&context);
-    // The successor first, because the end of a moved id is the end of its successor.
+    // The successor is ended first, because ending a moved id ends its successor.
     for (session, alive) in [(&successor, made.is_some()), (session, old.is_some())] {
         assert_eq!(put(&fixture.store, session, "next", true).unwrap().is_some(), alive, "{context}");
         assert_eq!(fixture.text(session).is_some(), alive, "{context}");
@@ -145,7 +145,7 @@ fn calls_that_do_a_part_or_nothing_are_continued() {
                 if part == interrupted && ["unlink", "exchange"].contains(&calls[call]) && result.is_err() {
                     let left = [fixture.text(&session), fixture.text(&successor)];
                     let old = [Some(text.to_owned()), None];
-                    // The session file is marked as ended before it loses its name.
+                    // The file has a tombstone before it loses its name.
                     assert!(
                         left == old || operation == Operation::Delete && left == [None, None],
                         "{context}: {left:?}"
@@ -167,7 +167,7 @@ fn calls_that_do_a_part_or_nothing_are_continued() {
     }
 }
 
-/// The disk reads or writes the first page, or half of it, and fails at the next.
+/// A call transfers the first page, or half of the bytes, and fails when it is continued.
 #[test]
 fn a_call_that_fails_half_way_ends_no_session() {
     let fixture = Fixture::new();
@@ -190,7 +190,7 @@ fn a_call_that_fails_half_way_ends_no_session() {
             let context = format!("{operation:?}, {part} in call {call} of {calls:?}: {result:?}");
             let alive = [fixture.text(&session), fixture.text(&successor)];
             let texts: Vec<_> = alive.iter().flatten().collect();
-            // A session that could not be invalidated may be at neither.
+            // If the invalidation of a session failed, a store may have neither version.
             let is_neither =
                 texts.is_empty() && result.as_ref().is_err_and(|error| may_be_visible(error.kind()));
             let is_one = texts == [&big("old")] || texts == [&operation.new_text()];
@@ -260,7 +260,7 @@ fn a_load_beside_a_torn_slot_fails_when_any_of_its_calls_does() {
     assert_eq!(fixture.text(&session).as_deref(), Some("ancient"));
 }
 
-/// The creation fails to sync the file. The file must not be loadable, also if it cannot be removed.
+/// The sync of the new file fails. Its session must not be loadable, even if the file cannot be removed.
 #[test]
 fn a_creation_neither_synced_nor_removed_is_not_loadable() {
     for unsynced in ["sync file", "sync shard"] {
@@ -274,8 +274,7 @@ fn a_creation_neither_synced_nor_removed_is_not_loadable() {
     }
 }
 
-/// The failpoint fails a call before the call has written any byte. A disk that becomes full fails a write in the
-/// middle.
+/// The failpoint fails a call before it writes any byte. A disk that becomes full fails a write in the middle.
 #[test]
 fn a_torn_write_is_voided_or_stays_harmless() {
     let fixture = Fixture::new();
@@ -300,7 +299,7 @@ fn a_torn_write_is_voided_or_stays_harmless() {
             calls,
             ["open session", "lock", "read", "write", "write", "stat file system", "invalidate"]
         );
-        // Torn or voided, the other slot must not look like a slot that was never written. So the reader reads twice.
+        // The slot is torn or voided. It must not look like a slot that was never written, so the reader reads twice.
         check_calls(&["open session", "read", "stat file"].repeat(2), || {
             fixture.store.load(&session.to_token())
         });
@@ -327,7 +326,7 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
         assert_eq!(error.to_string(), text);
         assert_eq!(fixture.text(&session).as_deref(), Some("old"));
     }
-    // A rotation to an id that exists ends neither session.
+    // A rotation to an id that exists already ends neither session.
     let other = fixture.session(false);
     let error = Operation::Rotate.run(&fixture.store, &session, &other).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Random);
@@ -358,12 +357,12 @@ fn without_random_bits_nothing_is_created_or_changed() {
     fails("draw a starting point for generations", &|| FileStore::open(store.path()).map(|_| true));
     let files = fs::read_dir(fixture.dir.path().join(shard_of(&session.public_id()))).unwrap().count();
     assert_eq!(files, 1, "something was made");
-    // An operation that needs no random name works.
+    // An operation that needs no random bytes works.
     without_random_bits(|| put(store, &session, "new", true)).unwrap().unwrap();
     assert_eq!(fixture.text(&session).as_deref(), Some("new"));
 }
 
-/// File systems that cannot exchange names get two calls in place of one.
+/// On a file system that cannot exchange names, the exchange is replaced by two calls.
 #[test]
 fn without_exchange_a_growing_save_renames_and_revives_nothing() {
     let fixture = Fixture::new();
@@ -376,7 +375,7 @@ fn without_exchange_a_growing_save_renames_and_revives_nothing() {
         let in_two = calls.windows(3).any(|calls| calls == ["exchange", "stat in directory", "rename"]);
         assert!(in_two, "{calls:?}");
         assert_eq!((fixture.text(&session), fixture.temporary_beside(&session)), (Some(big("new")), 0));
-        // Each of the two calls fails.
+        // In each run, one of the two calls fails.
         for failing in ["stat in directory", "rename"] {
             let session = fixture.session(true);
             let fail =
@@ -387,7 +386,7 @@ fn without_exchange_a_growing_save_renames_and_revives_nothing() {
             assert_eq!(fixture.temporary_beside(&session), 0, "{failing}");
             fixture.check_nothing_is_held(failing);
         }
-        // A delete that did not wait for the lock has removed the name just before.
+        // A forced delete has removed the name just before.
         let session = fixture.session(true);
         let path = fixture.path(&session);
         let remove = move |_, call: &'static str| {
@@ -422,7 +421,7 @@ fn a_bucket_that_refuses_an_append_is_closed_and_counted() {
     for errno in [Errno::IO.raw_os_error(), SHORT] {
         let index_failures = fixture.store.stats().index_failures;
         for n in 1..=10 {
-            // No bucket is open yet.
+            // The store has not opened a bucket yet.
             let mut record = record("x");
             record.set_timing(Timing {
                 deadline: record.deadline() + Duration::from_secs(3600 * n),

@@ -1,4 +1,4 @@
-//! A child is forked while another thread of its parent has a lock: in the child, the lock is never released.
+//! A child is forked while another thread of its parent holds a lock. In the child, nothing releases that lock.
 #![expect(unsafe_code, reason = "there is no safe fork")]
 use super::*;
 use crate::file::read_cache::{Key, Trust};
@@ -40,19 +40,19 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
                 });
             });
             is_held.recv().unwrap();
-            // SAFETY: the child makes one call and ends, without returning from here; the allocator takes
-            // care of its own locks.
+            // SAFETY: the child makes one call and ends without returning from this function. The allocator handles its
+            // own locks on a fork.
             let child = unsafe { libc::fork() };
             assert!(child >= 0, "{}", io::Error::last_os_error());
             if child == 0 {
-                // SAFETY: kills the child if it waits.
+                // SAFETY: the call only sets a timer, which kills the child if it hangs.
                 unsafe { libc::alarm(20) };
                 let well = call(store, session);
                 // SAFETY: ends the child at once, without running the exit handlers of the parent.
                 unsafe { libc::_exit(i32::from(!well)) }
             }
             let mut status = 0;
-            // SAFETY: the child is ours, and no other thread waits for it.
+            // SAFETY: the child belongs to this process, and no other thread waits for it.
             assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
             let_go.send(()).unwrap();
             assert!(libc::WIFEXITED(status), "{name} waited in the child");

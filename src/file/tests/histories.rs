@@ -7,11 +7,11 @@ use std::fmt;
 use std::ops::Range;
 
 fn config(cases: u32) -> ProptestConfig {
-    // A failing script is shrunk and printed; a test leaves no files in the sources.
+    // A failing script is shrunk and printed. It is not stored among the sources.
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// One line of a script, also in its printed form.
+/// One line of a script; its `Debug` prints it as source.
 #[derive(Clone)]
 struct Line(Step);
 

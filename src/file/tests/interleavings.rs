@@ -30,7 +30,7 @@ fn delete_in_every_call(operation: Operation) {
         assert_eq!(fixture.text(&session), None, "{context}: it came back");
         assert!(!fixture.path(&session).exists(), "{context}");
         let done = match result {
-            // The logout took the operation's whole lock wait, and the operation had to begin again.
+            // The logout has used the whole wait limit, so the operation failed, and is run again.
             Err(error) if error.kind() == ErrorKind::Busy => false,
             other => other.unwrap_or_else(|error| panic!("{context}: {error}")),
         };
@@ -64,7 +64,7 @@ fn a_save_revives_no_session_ended_during_any_of_its_calls() {
     }
 }
 
-/// A save that writes the whole session to a new file, because a sync failed, does not revive it either.
+/// A save whose sync has failed writes the session to a new file. That does not bring an ended session back either.
 #[test]
 fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
     let fixture = Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
@@ -110,7 +110,8 @@ fn wait_during(
                 };
                 other.update_file(&waited_for, &mut append, false)
             });
-            // One descriptor is ours. The other is the waiter's, which cannot continue until we unlock.
+            // One descriptor belongs to this process. The other one is that of the waiting thread, which cannot
+            // continue until the lock is released.
             let began = Instant::now();
             while descriptors(|open| open == path) < 2 {
                 assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
@@ -139,7 +140,7 @@ fn a_save_that_waited_on_a_replaced_file_starts_again() {
     };
     check(Operation::Grow { power_safe: false }, Box::new(|_, _| None), None);
     check(Operation::Update { power_safe: true }, Box::new(failing_syncs(|n| n == 0, &[])), None);
-    // The file was replaced, and then an error occurred: the file in its place is the session nevertheless.
+    // The file was replaced before the error. So the new file is the session.
     let unknown = Some(ErrorKind::DurabilityUnknown);
     check(Operation::Grow { power_safe: true }, Box::new(failing_syncs(|_| false, &["sync shard"])), unknown);
     check(
@@ -157,7 +158,7 @@ fn a_save_that_waited_on_a_removed_file_finds_no_session() {
         wait_during(&fixture, Operation::Rotate, "unlink", |_, _| None, [&session, &successor]);
     assert_eq!((rotated.unwrap(), waited), (true, None));
     assert_eq!(fixture.text(&successor).as_deref(), Some("new"));
-    // Nor one that waited while its id was moved, before the mark was written and after.
+    // A save that waited while its session's id was moved fails as well, whether the mark was written yet or not.
     for call in ["sync shard", "invalidate"] {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         let (moved, waited) =
@@ -172,7 +173,7 @@ fn a_save_that_waited_on_a_removed_file_finds_no_session() {
     assert_eq!(fixture.text(&successor), None);
 }
 
-/// The holder of the lock is stopped. The logout did not wait for it; other writers still do.
+/// The holder of the lock is stopped. A logout does not wait for it, but other writers do.
 #[test]
 fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
     for operation in [
@@ -209,7 +210,7 @@ fn a_reader_that_finds_no_settled_file_takes_a_shared_lock() {
     let fixture = Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(20)));
     let session = fixture.session(false);
     let (token, path) = (session.to_token(), fixture.path(&session));
-    // Each reading finds other bytes than the reading before.
+    // Each read returns other bytes than the one before.
     let restless = move |_, call| {
         if call == "read" {
             tear_newer_slot(&path);
@@ -255,8 +256,8 @@ fn a_reader_that_waited_on_a_replaced_file_reads_its_successor() {
 
 // ------------------------------------------------------------------------------------------------ overtaken readers
 
-/// A reader may copy the first slot before a save, and the second slot in the middle of the next save. Its copy is then
-/// torn, beside a version that was superseded before the load began.
+/// A reader may copy the first slot before a save, and the second slot in the middle of the next save. Then its copy
+/// has a torn slot, and a version that was replaced before the load began.
 #[test]
 fn a_load_overtaken_by_two_saves_finds_the_newest() {
     let fixture = Fixture::new();
@@ -283,8 +284,8 @@ fn a_load_overtaken_by_two_saves_finds_the_newest() {
     assert_eq!(text.as_deref(), Some("fourth"));
 }
 
-/// The same race, from the side of the save: a logout reaches its wait limit while a save holds the lock. The save then
-/// writes to a file without a name, and must not be acknowledged.
+/// The same race as seen by the save: a logout reaches its wait limit while the save holds the lock. The save then
+/// writes to a file that has lost its name, and must not be acknowledged.
 #[test]
 fn a_save_overtaken_at_its_wait_limit_is_not_acknowledged() {
     let fixture = Fixture::new();
@@ -308,8 +309,8 @@ fn a_save_overtaken_at_its_wait_limit_is_not_acknowledged() {
     }
 }
 
-/// A logout may spend its wait on earlier holders of the lock. So it may overtake a holder that has had the lock for a
-/// moment only.
+/// A logout may spend its wait limit on earlier holders of the lock. So it may overtake a holder that has had the lock
+/// for a moment only.
 #[test]
 fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
     let fixture = Fixture::new();
@@ -351,8 +352,7 @@ fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
     }
 }
 
-/// A lock holder that was overtaken by a forced delete knows only the path. By now the path may lead to another
-/// session.
+/// A forced delete has overtaken the holder of a lock. Another session may have been imported under the path since.
 #[test]
 fn an_overtaken_writer_leaves_an_imported_session_alone() {
     for (operation, at) in [
@@ -367,7 +367,7 @@ fn an_overtaken_writer_leaves_an_imported_session_alone() {
     ] {
         let fixture = Fixture::new();
         let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
-        // A version that is on the disk already is kept without a sync.
+        // In some cases the version is on the disk already, so that it is kept without a sync.
         let session = fixture.session(operation != Operation::Keep);
         let successor = SessionId::random().unwrap();
         let (id, mut calls_to_come) = (session.public_id(), if at == "open shard" { 2 } else { 1 });
@@ -394,7 +394,7 @@ fn an_overtaken_writer_leaves_an_imported_session_alone() {
     }
 }
 
-/// A file that disappears between the first and the last check of a save may hold the saved version, or may not.
+/// If the file cannot be examined at the end of a save, the save may have gone to a file without a name.
 #[test]
 fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
     let fixture = Fixture::new();
@@ -402,7 +402,7 @@ fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
         let session = fixture.session(true);
         let fail = move |_, call| (call == look).then(|| Errno::IO.raw_os_error());
         let mut change = |record: &mut Record| {
-            // Long enough for a logout with the shortest wait.
+            // The pause is longer than the shortest wait limit of a logout.
             thread::sleep(Duration::from_millis(2));
             record.insert("text", &Value::new("new").unwrap()).unwrap();
             Ok(Verdict::Write)
@@ -413,7 +413,7 @@ fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
     }
 }
 
-/// The file was damaged after the version was verified. The save continues from the version in memory.
+/// The file is damaged after the save has verified its version. The save continues with the version in memory.
 #[test]
 fn an_unchanged_update_returns_the_stored_version() {
     let dir = directory();
@@ -424,7 +424,7 @@ fn an_unchanged_update_returns_the_stored_version() {
         put(&store, &session, "old", true).unwrap().unwrap();
         let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-        // In the payload of the second slot, which holds the second version.
+        // The damage is in the payload of the second slot, which holds the second version.
         file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::file::slot::PREFIX_LEN) as u64).unwrap();
         let mut keep = |_: &mut Record| Ok(Verdict::Keep);
         let kept = match operation {
@@ -435,12 +435,13 @@ fn an_unchanged_update_returns_the_stored_version() {
     }
 }
 
-/// The creating process was stopped for an hour before it locked the file. A sweep took the file for a leftover.
+/// The creating process is stopped for an hour before it locks the new file, and a sweep removes the file as a
+/// leftover.
 #[test]
 fn a_creation_whose_file_was_swept_before_it_was_locked_says_so() {
     let fixture = Fixture::new();
     fixture.session(false);
-    // The second round has a foreign file in its place.
+    // In the second round, a foreign file is put in its place.
     for replaced in [false, true] {
         let session = SessionId::random().unwrap();
         let path = fixture.path(&session);

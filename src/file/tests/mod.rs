@@ -49,7 +49,7 @@ use tempfile::TempDir;
 
 // ---------------------------------------------------------------------------------------- the sessions of the tests
 
-/// A store of its own.
+/// A store in a directory of its own.
 struct Fixture {
     dir: TempDir,
     store: Arc<FileStore>,
@@ -60,7 +60,7 @@ fn directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// The text of one version; a big text makes the file grow.
+/// The text of one version, made so large that the session needs a larger file.
 fn big(text: &str) -> String {
     text.repeat(4 * SLOT_MIN)
 }
@@ -81,7 +81,7 @@ impl Fixture {
         Self::with(FileStoreOptions::new())
     }
 
-    /// Without a cache, because these tests examine the files.
+    /// A store without a cache, because these tests examine the files.
     fn with(options: FileStoreOptions) -> Self {
         let dir = directory();
         let store = Arc::new(options.cache_bytes(0).open(dir.path()).unwrap());
@@ -107,12 +107,12 @@ impl Fixture {
         assert_eq!(self.store.queues.len(), 0, "{context}: a queue is left");
     }
 
-    /// The same store, opened once more as another process does it: with its own queues.
+    /// Opens the same store once more, as another process does, with its own queues.
     fn reopened(&self, options: FileStoreOptions) -> Arc<FileStore> {
         Arc::new(options.cache_bytes(0).open(self.dir.path()).unwrap())
     }
 
-    /// A session at version "old", whose other slot holds an older version.
+    /// Creates a session at version "old", whose other slot holds an older version.
     fn session(&self, power_safe: bool) -> SessionId {
         let session = SessionId::random().unwrap();
         self.store.create_file(SessionRef::Id(&session), record("ancient"), power_safe).unwrap();
@@ -143,14 +143,14 @@ impl Fixture {
         matches!(self.store.load(&session.to_token()), Ok(Lookup::Absent(Absent::Moved(_))))
     }
 
-    /// Temporary files beside a session.
+    /// The number of temporary files in a session's shard.
     fn temporary_beside(&self, session: &SessionId) -> usize {
         let names = fs::read_dir(self.dir.path().join(shard_of(&session.public_id()))).unwrap();
         names.filter(|name| is_temporary(&name.as_ref().unwrap().path())).count()
     }
 }
 
-/// The text that a store serves, from memory or from the file; `None` if the store reports no session.
+/// The text that a store returns, from its cache or from the file; `None` if the store finds no session.
 fn served(store: &FileStore, session: &SessionId) -> Option<String> {
     match store.load(&session.to_token()).unwrap() {
         Lookup::Live(live) => Some(text_of(&live.record)),
@@ -182,7 +182,7 @@ fn moving() -> Rotation<'static> {
     Rotation::default().grace(Duration::from_secs(3600))
 }
 
-/// An operation on a session at version "old".
+/// An operation on a session whose text is "old".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Load,
@@ -195,7 +195,7 @@ enum Operation {
     Grow {
         power_safe: bool,
     },
-    /// A power-safe save that changes nothing.
+    /// A power-safe update that changes nothing.
     Keep,
     Rotate,
     /// A rotation with a grace period.
@@ -240,7 +240,7 @@ impl Operation {
         }
     }
 
-    /// Whether the session gets another id.
+    /// Whether the operation gives the session another id.
     fn rotates(self) -> bool {
         matches!(self, Self::Rotate | Self::Move)
     }
@@ -263,7 +263,8 @@ fn check_calls<R>(want: &[&str], operation: impl FnOnce() -> Result<R>) {
     if let Err(error) = result {
         panic!("{error}");
     }
-    // A save that took a millisecond, on a busy machine, checks once more whether a logout has overtaken it.
+    // On a busy machine, a save may have taken a millisecond. Then it checks once more whether a logout has overtaken
+    // it.
     let passed = ["stat file", "stat session", "invalidate"];
     match calls.strip_suffix(&passed) {
         Some(calls) if !want.ends_with(&passed) => assert_eq!(then_invalidated(calls), want),
@@ -271,7 +272,7 @@ fn check_calls<R>(want: &[&str], operation: impl FnOnce() -> Result<R>) {
     }
 }
 
-/// The same calls and then the invalidation, which comes after the last check of the file and before the unlock.
+/// These calls, followed by the invalidation, which comes after the last check of the file and before the unlock.
 fn then_invalidated(calls: &[&'static str]) -> Vec<&'static str> {
     [calls, &["invalidate"]].concat()
 }
@@ -280,7 +281,7 @@ fn then_invalidated(calls: &[&'static str]) -> Vec<&'static str> {
 const REFUSALS: [Errno; 7] =
     [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::ACCESS, Errno::ROFS, Errno::NOMEM];
 
-/// Each of these errors, once for one call only and once for all later calls too.
+/// Each of these errors, once for one call alone, and once for all later calls as well.
 fn refusals() -> impl Iterator<Item = (Errno, Then)> {
     REFUSALS.into_iter().flat_map(|errno| [(errno, Then::Works), (errno, Then::Fails)])
 }
@@ -337,7 +338,7 @@ fn check_error(error: &Error, store: &Path, errno: Errno, context: &str) {
     assert!(error.kind() == want || may_be_visible(error.kind()), "{context}: {error:?}");
 }
 
-/// Kinds of errors that may follow a completed change.
+/// The kinds of errors that may be returned although the change was made.
 fn may_be_visible(kind: ErrorKind) -> bool {
     [ErrorKind::DurabilityUnknown, ErrorKind::InvalidationFailed].contains(&kind)
 }
@@ -360,17 +361,17 @@ fn failing_syncs(
     }
 }
 
-/// Runs `operation` in a process that dies in its n-th call. Returns `None` if the process died.
+/// Runs `operation` as if the process died in its n-th call. Returns `None` if it died.
 fn dying_in_call<R>(n: usize, operation: impl FnOnce() -> R) -> Option<R> {
     struct Death;
     let die = move |call: usize, _| match call.cmp(&n) {
         Less => None,
         Equal => resume_unwind(Box::new(Death)),
-        // A dead process makes no calls.
+        // After its death, a process makes no calls.
         Greater => Some(Errno::IO.raw_os_error()),
     };
     let ended = catch_unwind(AssertUnwindSafe(|| during(die, operation).0));
-    // A dead process leaves its plan installed.
+    // The process that died has left its plan installed.
     during(|_, _| None, || ());
     match ended {
         Ok(result) => Some(result),
@@ -379,7 +380,7 @@ fn dying_in_call<R>(n: usize, operation: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
-/// Runs `operation` in a process that dies in its first call with this name.
+/// Runs `operation` as if the process died in its first call with this name. Returns whether it died.
 fn dies_at<R>(name: &'static str, operation: impl FnOnce() -> R) -> bool {
     let mut is_dead = false;
     let die = move |_, call: &str| {
@@ -394,13 +395,12 @@ fn dies_at<R>(name: &'static str, operation: impl FnOnce() -> R) -> bool {
     died
 }
 
-/// A store with copies, and beside it a store whose operations fail.
+/// A second store with a cache, beside the store whose operations fail.
 fn warm(fixture: &Fixture) -> FileStore {
     FileStoreOptions::new().watch(false).open(fixture.dir.path()).unwrap()
 }
 
-/// Changes the last payload byte of the newer slot. The newer slot of a session at its second version is the second
-/// slot.
+/// Changes the last payload byte of the newer slot, which at the second version is the second slot.
 fn tear_newer_slot(path: &Path) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let at = SLOT_MIN as u64 + 128;
@@ -409,7 +409,7 @@ fn tear_newer_slot(path: &Path) {
     file.write_all_at(&[byte[0].wrapping_add(1)], at).unwrap();
 }
 
-/// The calls of a save that makes the file grow, up to the point from which durability makes a difference.
+/// The calls of a save that needs a larger file, up to the first one that depends on the durability.
 const GROW: [&str; 15] = [
     "open session",
     "lock",

@@ -1,4 +1,5 @@
-//! Marks of moved ids: written, completed, followed, swept, and what becomes of them when the disk or a process fails.
+//! The marks of moved ids: how they are written, completed, followed and swept, also if a call fails or the process
+//! dies.
 use super::sweeps::unrested;
 use super::*;
 use crate::clock::Clock;
@@ -28,7 +29,7 @@ fn impatient() -> Fixture {
     Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(1)))
 }
 
-/// The magics of both slots of a session's file.
+/// The first bytes of both slots of a session's file, which name the kind of each slot.
 fn magics(fixture: &Fixture, session: &SessionId) -> [String; 2] {
     let bytes = fs::read(fixture.path(session)).unwrap();
     [0, bytes.len() / 2].map(|at| String::from_utf8_lossy(&bytes[at..at + 4]).into_owned())
@@ -36,7 +37,7 @@ fn magics(fixture: &Fixture, session: &SessionId) -> [String; 2] {
 
 const COMPLETE: [&str; 2] = ["MOVE", "GONE"];
 
-/// Fails the calls of this name whose number, counted from 0, is this one.
+/// Fails the call of this name with this number, counted from 0.
 fn fail_nth(name: &'static str, nth: usize) -> impl FnMut(usize, &'static str) -> Option<i32> + 'static {
     let mut seen = 0;
     move |_, call| {
@@ -46,7 +47,7 @@ fn fail_nth(name: &'static str, nth: usize) -> impl FnMut(usize, &'static str) -
     }
 }
 
-/// The write and the sync of a mark, by their numbers among those of a rotation.
+/// The numbers of the write and of the sync of a mark, among the writes and the syncs of a rotation.
 const MARK_WRITE: usize = 2;
 const MARK_SYNC: usize = 1;
 
@@ -61,7 +62,7 @@ fn a_move_leaves_a_mark_and_a_tombstone_and_no_version() {
     assert_eq!(magics(&fixture, &session), COMPLETE);
     assert_eq!(served(&warm, &session), None, "it is served from memory");
     assert_eq!(served(&warm, &successor).as_deref(), Some("old"));
-    // And one whose newest version is in the first slot.
+    // The same for a session whose newest version is in the first slot.
     let last = move_on(&fixture.store, &successor);
     assert_eq!(magics(&fixture, &successor), ["GONE", "MOVE"]);
     let found = warm.successor(&session.to_token()).unwrap().unwrap();
@@ -97,10 +98,10 @@ fn a_mark_that_cannot_be_written_or_synced_ends_the_old_id() {
         assert!(matches!(found, Lookup::Absent(Absent::NotFound(_))), "{call}: {found:?}");
         assert!(!fixture.path(&session).exists(), "{call}");
         assert_eq!(fixture.text(&successor).as_deref(), Some("old"), "{call}");
-        // After a failed sync the inode cannot be trusted: the end is on the disk by its name.
+        // After a failed sync of the mark, the old session is ended by moving its file, and the move is synced.
         assert_eq!(calls.contains(&"rename"), call == "sync file", "{calls:?}");
     }
-    // A sync of the inode had failed before.
+    // The same if a sync of the inode had failed before.
     let fixture = Fixture::new();
     let session = fixture.session(true);
     let (_, _) = during(failing_syncs(|n| n == 0, &["create file"]), || {
@@ -112,7 +113,7 @@ fn a_mark_that_cannot_be_written_or_synced_ends_the_old_id() {
     assert!(calls.contains(&"rename") && !fixture.path(&session).exists(), "{calls:?}");
 }
 
-/// A tombstone beside the mark would say that the mark is on the disk.
+/// A tombstone beside the mark would claim that the mark is on the disk.
 #[test]
 fn a_mark_that_may_not_be_on_the_disk_has_no_tombstone_beside_it() {
     let fixture = Fixture::new();
@@ -134,7 +135,7 @@ fn a_mark_that_may_not_be_on_the_disk_has_no_tombstone_beside_it() {
     assert_eq!(magics(&fixture, &session), COMPLETE);
 }
 
-/// The shard's sync keeps a power cut from giving the name to the smaller file.
+/// Without the sync of the shard, a power cut might give the name back to the smaller file.
 #[test]
 fn the_name_of_a_grown_session_is_synced_before_its_mark() {
     let fixture = Fixture::new();
@@ -151,7 +152,7 @@ fn the_name_of_a_grown_session_is_synced_before_its_mark() {
         2,
         "the successor's, and this one"
     );
-    // It is never synced again.
+    // The state of the file says that the name is synced, so it is not synced again.
     let is_known_as_synced =
         |bytes: &[u8]| bytes[slot::STATE_AT] == State::REPLACES.and(State::NAME_SYNCED).to_byte();
     let bytes = fs::read(fixture.path(&session)).unwrap();
@@ -159,8 +160,8 @@ fn the_name_of_a_grown_session_is_synced_before_its_mark() {
     assert!(is_known_as_synced(mark.unwrap()));
 }
 
-/// A rotation that is killed in any call, and then a logout by the old id: afterwards neither id is found, whatever
-/// cache is warm, and the mark is on the disk.
+/// A rotation is killed in any of its calls, and then a logout is made with the old id. Afterwards neither id is found,
+/// whatever is cached, and the mark is on the disk.
 #[test]
 fn a_move_killed_in_any_call_is_whole_after_a_logout() {
     let mut seen = [0; 3];
@@ -184,7 +185,7 @@ fn a_move_killed_in_any_call_is_whole_after_a_logout() {
         let next = ["open shard", "open session in shard", "lock", "read", "write", "sync file"];
         if is_moved {
             let want = [&looks[..], if is_complete { &[] } else { &completion }, &next].concat();
-            // Of a mark in the first slot the size of the file is asked.
+            // If the mark is in the first slot, the size of the file is asked for.
             let calls: Vec<_> = calls.iter().copied().take(want.len() + 1).collect();
             let asked = [&looks[..4], &["stat file"], &want[4..]].concat();
             assert_eq!(calls, asked, "{context}");
@@ -199,7 +200,7 @@ fn a_move_killed_in_any_call_is_whole_after_a_logout() {
     }
 }
 
-/// The tombstone beside the mark only says that nothing is left to be done.
+/// The tombstone beside a mark only says that the move is complete.
 #[test]
 fn a_mark_without_its_tombstone_is_completed_by_a_login() {
     let fixture = Fixture::new();
@@ -238,7 +239,7 @@ fn a_mark_that_cannot_be_completed_is_an_error_of_the_logout() {
     }
 }
 
-/// A process that has the lock of a moved id is stopped: a logout does not wait for it.
+/// A stopped process has the lock of a moved id. A logout does not wait for it.
 #[test]
 fn a_logout_by_a_moved_id_waits_for_no_stopped_process() {
     let fixture = impatient();
@@ -271,7 +272,7 @@ fn a_logout_goes_on_from_a_mark_that_a_killed_one_moved_away() {
     assert_eq!(fixture.text(&successor), None);
 }
 
-/// Crafted, or restored from backups of different ages.
+/// Such marks may be crafted, or be restored from backups of different ages.
 #[test]
 fn marks_that_lead_in_a_circle_end_every_walk() {
     let fixture = Fixture::new();
@@ -311,7 +312,7 @@ fn clocked() -> (Fixture, Clock, SystemTime) {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// The deadline is in a later hour, and so found by an entry for the mark only.
+/// The deadline is so late that within the test, only the entry for the mark makes a sweep examine the file.
 const LIFETIME: Duration = Duration::from_secs(30 * 3600);
 
 fn moved_at(fixture: &Fixture, now: SystemTime) -> (SessionId, SessionId) {
@@ -332,7 +333,7 @@ fn a_mark_is_swept_when_its_grace_period_is_over_and_not_before() {
     for options in [unrested(), unrested().full(true)] {
         let (fixture, clock, begin) = clocked();
         let (session, successor) = moved_at(&fixture, begin);
-        // However old the file is.
+        // The age of the file plays no part.
         let file = fs::File::options().write(true).open(fixture.path(&session)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(30 * 86_400)).unwrap();
         let sweep = |options: &SweepOptions| {
@@ -352,7 +353,7 @@ fn a_mark_is_swept_when_its_grace_period_is_over_and_not_before() {
     }
 }
 
-/// Lost by the index, as after a failed append: the walk inserts it again.
+/// The index has lost the entry, as after a failed append. The walk inserts it again.
 #[test]
 fn a_mark_that_the_index_lost_is_found_by_the_walk() {
     let (fixture, clock, begin) = clocked();
@@ -365,17 +366,17 @@ fn a_mark_that_the_index_lost_is_found_by_the_walk() {
     }
     assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().moved, 0);
     clock.set(begin + MINUTE);
-    // No walk is due in this hour.
+    // In this hour, no walk is due.
     assert_eq!(fixture.store.sweep(&unrested()).unwrap().moved, 1);
     assert!(!fixture.path(&session).exists());
 }
 
-/// The session's own entry comes due before the grace period is over.
+/// The entry for the session's deadline is due before the grace period is over.
 #[test]
 fn a_mark_that_outlives_the_sessions_deadline_is_filed_again() {
     let (fixture, clock, begin) = clocked();
     let session = SessionId::random().unwrap();
-    // Near the end of an hour, so that the grace period ends in the next one.
+    // The time is near the end of an hour, so that the grace period ends in the next hour.
     let begin = begin + 54 * MINUTE;
     clock.set(begin);
     let record = Record::new(begin, begin + MINUTE);
@@ -402,7 +403,7 @@ fn a_sweep_completes_the_mark_of_a_killed_rotation_first() {
     assert!(dies_at("invalidate", die));
     assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
     clock.set(begin + Duration::from_secs(30));
-    // If that fails, the name stays.
+    // If the removal fails, the name stays.
     let sweep = || fixture.store.sweep(&unrested()).unwrap();
     for failing in ["sync file", "invalidate"] {
         let (report, _) = during(fail_nth(failing, 0), sweep);
@@ -417,7 +418,7 @@ fn a_sweep_completes_the_mark_of_a_killed_rotation_first() {
     assert_eq!(served(&warm, &session), None);
 }
 
-/// A clock that was set back makes no mark last for years.
+/// If the clock was set back, a mark is not kept for years.
 #[test]
 fn a_mark_from_the_future_is_over() {
     let (fixture, clock, begin) = clocked();

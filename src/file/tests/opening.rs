@@ -1,5 +1,5 @@
-//! Each call of an opening fails, or is the last call of a dying process. The order in which an opening brings its
-//! parts to the disk is checked as well.
+//! In each run, one call of an opening fails, or is the last call of a process that dies. The tests also check the
+//! order in which an opening syncs the parts of a store.
 use super::*;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ enum Condition {
     Made,
     /// A store that has lost its counters.
     WithoutCounters,
-    /// A store that is opened without a cache: its counters are not mapped.
+    /// A store that is opened without a cache, so that its counters are not mapped.
     Uncached,
     /// A store that was opened to other users.
     Exposed,
@@ -54,20 +54,20 @@ impl Condition {
     }
 }
 
-/// One opening. Returns the number of calls that were made.
+/// Opens a store once with a fault. Returns the number of calls that were made.
 fn open_with_fault(condition: Condition, fault: Fault) {
     let dir = condition.prepare();
     let root = dir.path().join("store");
     let (opened, calls) = during(fault.plan(), || condition.open(&dir));
     let context = format!("{condition:?}, {fault:?}, after calls {calls:?}");
     let failed = calls[fault.call];
-    // Hints to the kernel may fail; counters that cannot be written are opened for reading, and those that cannot be
-    // read are recreated.
+    // Hints to the kernel may fail. If the counters' file cannot be opened for writing, it is opened for reading; if it
+    // cannot be read, it is made again.
     let is_hint = ["get flags", "set flags", "advise"].contains(&failed);
-    // A parent that cannot be synced is not needed: the whole file system is synced instead.
+    // If the parent directory cannot be synced, the whole file system is synced instead.
     let is_closed = ["open parent", "sync parent"].contains(&failed)
         && [Errno::ACCESS, Errno::ROFS].contains(&fault.errno);
-    // A directory that its owner may not open is opened once more, in a way that needs no rights.
+    // A directory that its owner may not open is opened once more with `O_PATH`, which needs no permission.
     let is_made = failed == "open directory"
         && fault.errno == Errno::ACCESS
         && calls[fault.call + 1..].starts_with(&["open directory", "change mode"]);
@@ -93,7 +93,7 @@ fn open_with_fault(condition: Condition, fault: Fault) {
     let is_left = |dir: &Path| {
         fs::read_dir(dir).is_ok_and(|mut names| names.any(|name| is_temporary(&name.unwrap().path())))
     };
-    // A file that cannot be removed is left to a sweep.
+    // A file that cannot be removed is left for a sweep.
     let is_removable = fault.then == Then::Works;
     let left = is_left(&root) || is_left(&root.join(RUN));
     assert!(!left || !is_removable, "{context}: a temporary file is left");
@@ -109,14 +109,14 @@ fn any_failed_call_of_opening_is_an_error_and_the_next_opens() {
         let dir = condition.prepare();
         let (opened, calls) = during(|_, _| None, || condition.open(&dir));
         assert_eq!(opened.unwrap().path(), dir.path().join("store"));
-        // The first and the last call of each kind: there are 256 shards.
+        // Only the first and the last call of each kind fail, because there are 256 shards.
         let is_chosen = |n: &usize| !calls[..*n].contains(&calls[*n]) || !calls[n + 1..].contains(&calls[*n]);
         let chosen: Vec<usize> = (0..calls.len()).filter(is_chosen).collect();
         let least = if [New, Bare].contains(&condition) { 25 } else { 8 };
         assert!(chosen.len() >= least, "{condition:?}: {calls:?}");
         for call in chosen {
             for (errno, then) in refusals() {
-                // The number of the error matters in few calls; the failure matters in all.
+                // Which error is returned matters for a few calls only; that an error is returned matters for all.
                 let is_usual =
                     errno == Errno::IO || ["open generations", "open run directory"].contains(&calls[call]);
                 if condition == New || is_usual {
@@ -179,7 +179,8 @@ fn where_the_parent_cannot_be_synced_the_file_system_is() {
                         ["sync file system", "move file"].contains(call) || call.ends_with("parent")
                     })
                     .collect();
-                // The files that are moved are the log of cut-offs, the tag of `run`, the parameters and the counters.
+                // The files that get their names by a rename: the log of cut-offs, the tag of `run`, the parameters and
+                // the counters.
                 let want = match refused {
                     "open parent" => &[
                         "move file",

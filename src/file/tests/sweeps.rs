@@ -1,6 +1,6 @@
-//! The sweep and the operations of administration, under the same trials: each call fails, is the last call of a
-//! process, or runs beside operations of other processes on the same session. No live session is lost, no deleted or
-//! expired session comes back, and one more sweep finishes the work.
+//! Sweeps, and the operations by public id, in runs in which a call fails, the process dies in a call, or another
+//! process works on the same session between two calls. No live session is lost, no deleted or expired session comes
+//! back, and one more sweep completes the work.
 mod admin;
 mod calls;
 mod interleavings;
@@ -17,13 +17,13 @@ use std::cell::Cell;
 use std::sync::LazyLock;
 use std::time::UNIX_EPOCH;
 
-/// The hour in which sessions are created; they are swept in the next one, which walks one shard.
+/// The hour in which sessions are created. They are swept in the next hour, whose walk reads one shard.
 const MADE: u64 = 500_000;
 const SWEPT: u64 = MADE + 1;
-/// The walked shard.
+/// The shard that is walked in that hour.
 const WALKED: u16 = (SWEPT % 256) as u16;
 
-/// The shard of a session.
+/// Which shard a session is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Where {
     /// The shard that is walked.
@@ -40,7 +40,7 @@ impl Where {
         }
     }
 
-    /// One of 24 ids per place, which are drawn once: ids in the walked shard are rare.
+    /// The id with this number, of 24 in each place. They are drawn once, because ids in the walked shard are rare.
     fn session(self, n: usize) -> SessionId {
         static FOUND: LazyLock<[Vec<SessionId>; 2]> = LazyLock::new(|| {
             [Where::Walked, Where::Elsewhere].map(|place| {
@@ -90,7 +90,7 @@ fn impatient(clock: &Clock) -> FileStoreOptions {
 struct Stage {
     fixture: Fixture,
     clock: Clock,
-    /// The number of ids in use.
+    /// How many ids are in use.
     used: Cell<usize>,
 }
 
@@ -108,12 +108,12 @@ impl Stage {
         &self.fixture.store
     }
 
-    /// The same store, opened a second time, with the shortest lock wait.
+    /// Opens the same store a second time, with the shortest wait limit.
     fn other(&self) -> Arc<FileStore> {
         self.fixture.reopened(impatient(&self.clock))
     }
 
-    /// An unused id.
+    /// An id that is not in use yet.
     fn id(&self, place: Where) -> SessionId {
         place.session(self.used.replace(self.used.get() + 1))
     }
@@ -163,7 +163,7 @@ impl Stage {
         names.filter_map(|name| bucket_named(&name)).collect()
     }
 
-    /// The first bucket with an entry of the session.
+    /// The number of the first bucket that has an entry of the session.
     fn first_bucket(&self, session: &SessionId) -> Option<u64> {
         let (id, mut buckets) = (session.public_id(), self.buckets());
         buckets.sort_unstable();
@@ -174,7 +174,7 @@ impl Stage {
         })
     }
 
-    /// Whether sweeps will read the session by its deadline.
+    /// Whether the index lists the session as due at its deadline or before.
     fn is_indexed_by(&self, session: &SessionId, deadline: SystemTime) -> bool {
         let want = bucket_of(micros(deadline), micros(self.clock.now()));
         self.first_bucket(session).is_some_and(|bucket| bucket <= want)
@@ -196,8 +196,8 @@ impl Stage {
         }
     }
 
-    /// Empties the index, notes the hour in which sessions are created as that of the last walk, and sets the clock to
-    /// it.
+    /// Empties the index, records the hour in which sessions are created as that of the last walk, and sets the clock
+    /// to that hour.
     fn reset(&self) {
         let index = self.fixture.dir.path().join(DUE);
         self.buckets().iter().for_each(|bucket| fs::remove_file(index.join(bucket.to_string())).unwrap());

@@ -1,8 +1,8 @@
-//! Syncs that failed: the result of the next sync proves nothing.
+//! After a failed sync, the result of the next sync of that file proves nothing.
 use super::*;
 
-/// The calls from the failed sync on: the file is marked, the version is written to a new file, and the new file is
-/// synced.
+/// The calls from the failed sync on: the file gets the flag "a sync failed", and the version is written to a new file,
+/// which is synced.
 const REBUILD: [&str; 15] = [
     "write",
     "open shard",
@@ -34,7 +34,7 @@ fn check_rebuilt(fixture: &Fixture, session: &SessionId, operation: Operation, b
         "the kernel has marked its pages clean: it must not be used again"
     );
     assert_eq!(fixture.text(session), Some(operation.new_text()));
-    // The state byte of the new file is correct: the next save makes the same calls as after any power-safe save.
+    // The state byte of the new file is right: the next save makes the same calls as after any power-safe save.
     let calls = ["open session", "lock", "read", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, session, "next", true));
 }
@@ -42,11 +42,11 @@ fn check_rebuilt(fixture: &Fixture, session: &SessionId, operation: Operation, b
 #[test]
 fn a_sync_that_failed_is_not_tried_again_on_the_same_file() {
     let fixture = Fixture::new();
-    // The sync of the new version fails. That version is marked as well, and voided.
+    // The sync of the new version fails. Its slot is marked as well, and voided.
     let session = fixture.session(true);
     let before = ["open session", "lock", "read", "write", "sync file", "write", "write"];
     check_rebuilt(&fixture, &session, Operation::Update { power_safe: true }, &before);
-    // The sync of the previous version fails, which a relaxed save has left unsynced.
+    // The sync of the version before fails, which a relaxed save has left unsynced.
     put(&fixture.store, &session, "relaxed", false).unwrap();
     let before = ["open session", "lock", "read", "sync file"];
     check_rebuilt(&fixture, &session, Operation::Update { power_safe: true }, &before);
@@ -81,7 +81,7 @@ fn a_failed_sync_and_rewrite_leave_durability_unknown() {
                 );
                 assert_eq!(error.to_string(), want);
                 check_error(&error, fixture.dir.path(), Errno::IO, &context);
-                // The new version has its name before the directory is synced.
+                // The new version has the session's name before the shard is synced.
                 let want = if calls[second] == "sync shard" { "new" } else { "old" };
                 assert_eq!(text, want, "{context}");
             }
@@ -93,7 +93,7 @@ fn a_failed_sync_and_rewrite_leave_durability_unknown() {
     assert_eq!(unknown, 11, "all but undoing the failed write, noting what is known, and tidying up");
 }
 
-/// The second sync of a file would succeed without writing the data that the first sync failed to write.
+/// A second sync of the file would succeed without writing the data that the first one failed to write.
 #[test]
 fn a_failed_sync_is_remembered_after_a_failed_rewrite() {
     let fixture = Fixture::new();
@@ -117,7 +117,7 @@ fn a_failed_sync_is_remembered_after_a_failed_rewrite() {
     }
 }
 
-/// The mark must be in the old file before the new file exists.
+/// The flag must be in the old file before the new file exists.
 #[test]
 fn a_death_after_a_failed_sync_leaves_the_file_marked() {
     let fixture = Fixture::new();
@@ -146,7 +146,7 @@ fn a_death_after_a_failed_sync_leaves_the_file_marked() {
                 format!("{operation:?}, relaxed before: {relaxed}, killed {after} calls after the sync");
             assert!(fixture.text(&session).is_some(), "{context}");
             put(&fixture.store, &session, "next", true).unwrap().unwrap();
-            // A death in the call that marks the failure leaves no mark.
+            // If the process dies in the call that writes the flag, there is none.
             let is_anew = fixture.inode(&session) != inode;
             assert!(is_anew || after == 1, "{context}: a second sync of the same file was believed");
             if !died {
@@ -157,7 +157,7 @@ fn a_death_after_a_failed_sync_leaves_the_file_marked() {
     }
 }
 
-/// The version has more entries than this store allows, and is written to a new file nevertheless.
+/// The version has more entries than this store allows. It is written to a new file all the same.
 #[test]
 fn a_version_beyond_a_limit_whose_sync_failed_is_rewritten() {
     let fixture = Fixture::new();
@@ -180,8 +180,8 @@ fn a_version_beyond_a_limit_whose_sync_failed_is_rewritten() {
     assert_eq!(keep(false), Ok(true));
 }
 
-/// If a call fails after the failed sync (a mark, the voiding, or the new file), the next save does not trust the file
-/// either.
+/// If another call fails after the sync (the write of the flag, the voiding, or the new file), the next save does not
+/// rely on the file either.
 #[test]
 fn a_file_whose_sync_failed_is_never_synced_again() {
     let fixture = Fixture::new();

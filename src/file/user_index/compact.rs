@@ -4,7 +4,7 @@
 //! creation is under way, and an entry whose session has no file is dead, or is that of a writer that was killed before
 //! the creation. Under the lock it waits for nothing: it looks for the sessions' names only, and reads no session.
 use super::bucket::{ENTRY_BYTES, Entry, parse};
-use crate::file::disk::{self, Access, Root, Taken};
+use crate::file::disk::{self, Access, IfExists, Root};
 use crate::file::flock::LockedFile;
 use crate::file::layout::{SessionPath, USERS, user_bucket_name};
 use crate::sync::Instant;
@@ -47,7 +47,7 @@ pub(super) fn compact(root: &Root, bucket: u16, damaged: bool, deadline: Instant
     }
     let bytes: Vec<u8> = live.into_iter().flat_map(Entry::to_bytes).collect();
     let temporary = disk::temporary_name().map_err(io::Error::other)?;
-    index.put(&temporary, &name, Taken::Replaced, |file| disk::write_at(file, &bytes, 0))
+    index.put(&temporary, &name, IfExists::Replace, |file| disk::write_at(file, &bytes, 0))
 }
 
 /// The entries, each once, of sessions that have a file, or may have one.

@@ -1,6 +1,5 @@
-//! A worker thread that saves, deletes, rotates and loads the sessions of a [`Ledger`]. Every record it loads
-//! is compared with the acknowledgements that the ledger held before the load began, from whichever process
-//! they came.
+//! A thread that saves, deletes, rotates and loads the sessions of a [`Ledger`]. It compares every loaded record with
+//! the acknowledgements, of all processes, that the ledger had before the load began.
 use super::dice::Dice;
 use super::ledger::{Ledger, Life};
 use super::process::Parent;
@@ -11,16 +10,16 @@ use std::fmt;
 use std::ops::{AddAssign, Index, IndexMut};
 use std::time::{Duration, SystemTime};
 
-/// Counters: operations first, then violations of a promise.
+/// What is counted: operations first, then violations of a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
     Loads,
-    /// Loads of sessions that were known to have ended.
+    /// Loads of sessions that had ended.
     DeadLoads,
     Hits,
     Misses,
     Saves,
-    /// Saves that do not fit the smallest file.
+    /// Saves that do not fit into the smallest file.
     LargeSaves,
     Ends,
     Rotations,
@@ -90,10 +89,10 @@ impl fmt::Debug for Counts {
     }
 }
 
-/// Number of violations that are described; the others are only counted.
+/// The number of violations that are described. Further ones are only counted.
 const DESCRIBED_MAX: usize = 3;
 
-/// Results of one or several threads.
+/// The results of one or several threads.
 #[derive(Default)]
 pub(crate) struct Findings {
     pub(crate) counts: Counts,
@@ -131,7 +130,7 @@ impl Findings {
     }
 }
 
-/// How many of a thousand steps change a session; the others are loads.
+/// The number of steps in a thousand that save, delete or rotate a session. The others are loads.
 #[derive(Clone, Copy)]
 pub(crate) struct Mix {
     pub(crate) saves: u64,
@@ -139,7 +138,7 @@ pub(crate) struct Mix {
     pub(crate) rotations: u64,
 }
 
-/// How a checker saves.
+/// The way in which a checker saves.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Saving {
     /// One save in eight is power-safe.
@@ -150,7 +149,7 @@ pub(crate) struct Saving {
     pub(crate) large: bool,
 }
 
-/// How many ended sessions a checker remembers.
+/// The number of ended sessions that a checker remembers.
 const GONE: usize = 4096;
 
 pub(crate) struct Checker<'a> {
@@ -159,18 +158,18 @@ pub(crate) struct Checker<'a> {
     writer: usize,
     dice: Dice,
     pub(crate) saving: Saving,
-    /// State of each life that this thread has seen.
+    /// What this thread has seen of each life.
     met: HashMap<Life, Met>,
-    /// The life last seen in each place.
+    /// The life that this thread has last seen in each place.
     last: HashMap<u64, Life>,
-    /// Lives that were replaced in their place: at most [`GONE`].
+    /// Lives that were replaced in their places; at most [`GONE`].
     gone: VecDeque<Life>,
     pub(crate) findings: Findings,
 }
 
 struct Met {
     token: Token,
-    /// The newest version that this thread has loaded.
+    /// The newest version of the life that this thread has loaded.
     version: u64,
 }
 
@@ -189,7 +188,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// One operation in one of these places, mostly in the first few.
+    /// Performs one operation in one of these places, mostly in the first few.
     pub(crate) fn step(&mut self, first: u64, places: u64, mix: Mix) {
         let few = if self.dice.roll(2) == 0 { places.min(16) } else { places };
         let place = first + self.dice.roll(few);
@@ -215,7 +214,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The life that is in a place now.
+    /// The life that is in this place now.
     pub(crate) fn life_in(&mut self, place: u64) -> Life {
         let life = self.ledger.life_in(place);
         let before = self.last.insert(place, life);
@@ -226,7 +225,7 @@ impl<'a> Checker<'a> {
         life
     }
 
-    /// Loads a session that ended recently, or at any time.
+    /// Loads a session that has ended, mostly one that ended recently.
     pub(crate) fn load_a_dead_one(&mut self) {
         let some = self.gone.len() as u64;
         if some > 0 {
@@ -255,7 +254,7 @@ impl<'a> Checker<'a> {
         self.met(life).token.clone()
     }
 
-    /// The version that a load returns now, without checking it.
+    /// The version that a load returns now. It is not checked.
     pub(crate) fn peek(&mut self, life: Life) -> Option<u64> {
         self.count(Loads);
         let (store, token) = (self.store, &self.met(life).token);
@@ -300,7 +299,7 @@ impl<'a> Checker<'a> {
         was_there
     }
 
-    /// Rotates a session to a new id.
+    /// Rotates the session in a place to a new id.
     pub(crate) fn rotate(&mut self, place: u64, old: Life) {
         let before = self.ledger.row(old);
         let new = self.ledger.give(self.writer);
@@ -318,13 +317,13 @@ impl<'a> Checker<'a> {
         self.count(Rotations);
         if let Some(saved) = saved {
             self.ledger.begin(new, &saved.token, self.writer, versions::of(&saved.live.record));
-            // This order matters: a killed writer then leaves at most one life that has not ended and is in
-            // no place, the last one it was given.
+            // The order matters. If the writer is killed between these steps, at most one life has not ended and is in
+            // no place: the last one that the writer was given.
             self.ledger.ended(old);
             self.ledger.put_in(place, new);
             self.judge(old, before, &found.expect("it was changed"));
         } else {
-            // Another thread has ended it; the new life was never created.
+            // Another thread has ended the session, so the new life was never created.
             self.ledger.ended(old);
         }
     }
@@ -339,7 +338,7 @@ impl<'a> Checker<'a> {
         self.ledger.put_in(place, life);
     }
 
-    /// Checks a record that was loaded after `before` was read.
+    /// Checks a record that was loaded after the row `before` was read from the ledger.
     fn judge(&mut self, life: Life, before: super::ledger::Row, record: &Record) {
         let of = marked(record);
         if of != life {
@@ -368,7 +367,7 @@ impl<'a> Checker<'a> {
         self.met.entry(life).or_insert_with(|| Met { token: ledger.token(life), version: 0 })
     }
 
-    /// Length of the text. One save in twenty does not fit the smallest file.
+    /// The number of bytes of the next text. One in twenty is too large for the smallest file.
     fn text_bytes(&mut self) -> usize {
         let (one_in, sizes) = if self.saving.large { (3, 6) } else { (20, 4) };
         let large = self.dice.roll(one_in) == 0;
@@ -397,18 +396,18 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Stores the life in the record.
+/// Writes the number of the life into the record.
 fn mark(record: &mut Record, life: Life) {
     record.insert("mark", &Value::new(&life.0).unwrap()).unwrap();
 }
 
-/// The life that the record names.
+/// The life whose number is in the record.
 pub(crate) fn marked(record: &Record) -> Life {
     Life(record.entries().get("mark").unwrap().get().unwrap())
 }
 
-/// Compares the store with the ledger when no operation is running: every session that ended is absent, and
-/// the one in each place has its last acknowledged version.
+/// Compares the store with the ledger when no operation is running. Every ended session must be absent, and the session
+/// in each place must be at its last acknowledged version.
 #[track_caller]
 pub(crate) fn check_at_rest(store: &FileStore, ledger: &Ledger, places: u64) {
     for life in ledger.lives().filter(|life| ledger.row(*life).ended) {

@@ -1,8 +1,8 @@
-//! A record of all acknowledgements, kept outside the store in one small file that every process can read.
-//! The file is changed in place, so a killed process leaves it intact.
+//! A record of all acknowledgements, kept outside the store in one small file that every process can read. The file is
+//! changed in place, so a killed process leaves it intact.
 //!
-//! A test works on *places*. In each place sessions live one after the other; each session is a [`Life`] and
-//! has its own row:
+//! A test works on *places*. In each place sessions live one after the other; each session is a [`Life`] and has its
+//! own row:
 //!
 //! ```text
 //!    0  the life that is in each of the 384 places, plus one
@@ -11,13 +11,12 @@
 //! 8192  rows of 512 bytes: token | life, plus one | ending | ended | highest version acknowledged to each writer
 //! ```
 //!
-//! A writer sets `ending` before it ends a session, and the other fields after the store has answered. So a
-//! load is checked against the row as read before the load began, and an absence against the row as read
-//! afterwards.
+//! A writer sets `ending` before it ends a session, and the other fields after the store has answered. So a load is
+//! checked against the row as read before the load began, and an absence against the row as read afterwards.
 //!
-//! **Rows are reused**; otherwise a long run would fill the disk. After [`KEPT`] lives a writer returns to
-//! its first row and skips rows whose life has not ended, so a life without a row has ended. A row is marked
-//! as unowned before it gets a new owner, and a reader checks the owner *after* it has read the fields.
+//! **Rows are reused**; otherwise a long run would fill the disk. After [`KEPT`] lives a writer returns to its first
+//! row and skips rows whose life has not ended, so a life without a row has ended. A row is marked as unowned before it
+//! gets a new owner, and a reader checks the owner *after* it has read the fields.
 use sessile::Token;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -37,46 +36,46 @@ const VERSIONS: usize = ENDED + 8;
 const ROW: usize = 512;
 const _: () = assert!(VERSIONS + 8 * WRITERS == ROW && CELLS_AT + 8 * CELLS == ROWS_AT);
 const _: () = assert!(8 * WRITERS as u64 <= CELLS_AT - GIVEN_AT);
-/// Number of rows of each writer.
+/// The number of rows that each writer has in the ledger.
 const KEPT: u64 = 4096;
 
 pub(crate) struct Ledger(File);
 
-/// One session, from its creation, or the rotation that created it, to its end.
+/// The number of one session, from its creation, by a login or a rotation, to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Life(pub(crate) u64);
 
 impl Life {
-    /// The `n`-th life of this writer; no other writer uses it.
+    /// The `n`-th life of this writer. No other writer uses it.
     pub(crate) fn of(writer: usize, n: u64) -> Self {
         assert!(writer < WRITERS);
         Self(n * WRITERS as u64 + writer as u64)
     }
 
-    /// File offset of a field of its row.
+    /// The offset, in the file, of a field of the life's row.
     fn at(self, field: usize) -> u64 {
         row_at(self.0 % (KEPT * WRITERS as u64)) + field as u64
     }
 
-    /// The owner field of its row.
+    /// The owner field of the life's row.
     fn name(self) -> u64 {
         self.0 + 1
     }
 }
 
-/// The state of a life at one instant.
+/// What the ledger has about a life at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// An operation that ends it has begun.
+    /// An operation that ends the session has begun.
     pub(crate) ending: bool,
-    /// Its end was acknowledged.
+    /// The end of the session was acknowledged.
     pub(crate) ended: bool,
-    /// The highest version that was acknowledged as saved.
+    /// The highest version whose save was acknowledged.
     pub(crate) version: u64,
 }
 
 impl Row {
-    /// The state of a life whose row has been reused.
+    /// The row of a life that has ended, after another life has got its row.
     const OF_THE_DEAD: Self = Self { ending: true, ended: true, version: 0 };
 }
 
@@ -95,7 +94,7 @@ impl Ledger {
         self.set(8 * place, life.0 + 1);
     }
 
-    /// Takes a life that this writer has not used, in a row that is free.
+    /// Gives the writer a life that it has not used, in a row that is free.
     pub(crate) fn give(&self, writer: usize) -> Life {
         let given = GIVEN_AT + 8 * writer as u64;
         let first = self.get(given);
@@ -108,13 +107,13 @@ impl Ledger {
         Life::of(writer, n)
     }
 
-    /// The last life that this writer was [given](Self::give), whether or not its session was created.
+    /// The last life that this writer was [given](Self::give), whether its session was created or not.
     pub(crate) fn last_given(&self, writer: usize) -> Option<Life> {
         let last = self.get(GIVEN_AT + 8 * writer as u64).checked_sub(1)?;
         Some(Life::of(writer, last))
     }
 
-    /// Begins a life, at the version that was acknowledged to its writer.
+    /// Writes the row of a life, at the version that was acknowledged to its writer.
     pub(crate) fn begin(&self, life: Life, token: &Token, writer: usize, version: u64) {
         self.set(life.at(LIFE), 0);
         let mut row = [0; ROW];
@@ -137,7 +136,7 @@ impl Ledger {
         self.get(life.at(LIFE)) == life.name()
     }
 
-    /// Every life that has a row.
+    /// All lives that have a row.
     pub(crate) fn lives(&self) -> impl Iterator<Item = Life> {
         let rows = (self.0.metadata().unwrap().len().saturating_sub(ROWS_AT)).div_ceil(ROW as u64);
         (0..rows).filter_map(|row| Some(Life(self.get(row_at(row) + LIFE as u64).checked_sub(1)?)))
@@ -164,7 +163,7 @@ impl Ledger {
             }
             let word = |at: &[u8]| unsealed(at.try_into().unwrap());
             let [ending, ended] = [ENDING, ENDED].map(|at| word(&bytes[at..at + 8]));
-            // Most writers have acknowledged no version of it.
+            // Most writers have acknowledged no version of the session.
             let versions = bytes[VERSIONS..].chunks_exact(8).filter(|word| **word != [0; 8]);
             let version = versions.map(word).try_fold(0, |most, version| Some(most.max(version?)));
             if let (Some(ending), Some(ended), Some(version)) = (ending, ended, version) {
@@ -173,7 +172,7 @@ impl Ledger {
         }
     }
 
-    /// A cell, whose meaning the test defines; 0 until it is set.
+    /// The value of a cell, which has a meaning in the test only; 0 until it is set.
     pub(crate) fn cell(&self, n: u64) -> u64 {
         self.get(CELLS_AT + 8 * n)
     }
@@ -182,7 +181,7 @@ impl Ledger {
         self.set(CELLS_AT + 8 * n, value);
     }
 
-    /// Sets several cells, from `first` on, in one call.
+    /// Sets several cells, from `first` on, with one write.
     pub(crate) fn set_cells(&self, first: u64, values: &[u64]) {
         assert!(first + values.len() as u64 <= CELLS);
         let bytes: Vec<u8> = values.iter().flat_map(|value| sealed(*value)).collect();
@@ -208,7 +207,7 @@ fn row_at(row: u64) -> u64 {
     ROWS_AT + row * ROW as u64
 }
 
-/// A number followed by its complement: a read that overlaps a write is recognised and repeated.
+/// A number followed by its complement. A reader recognises a half written number, and reads again.
 fn sealed(value: u64) -> [u8; 8] {
     let value = u32::try_from(value).unwrap();
     (u64::from(value) | u64::from(!value) << 32).to_le_bytes()

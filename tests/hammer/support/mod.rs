@@ -1,4 +1,4 @@
-//! Helpers that the tests of fixed steps use as well, and those of several trials.
+//! Helpers for several trials, and those that the directed tests use, too.
 #[path = "../../support/apart.rs"]
 pub(crate) mod apart;
 #[expect(dead_code, reason = "other tests use the rest")]
@@ -8,6 +8,8 @@ pub(crate) mod cookie_jar;
 mod cut_offs;
 #[path = "../../support/dice.rs"]
 pub(crate) mod dice;
+#[path = "../../support/faulty_rows.rs"]
+pub(crate) mod faulty_rows;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../support/hostile.rs"]
 pub(crate) mod hostile;

@@ -1,7 +1,5 @@
-//! The watcher: a change outside the library is noticed promptly, and the library's own changes take no copy of another
-//! session away.
-//!
-//! Only of builds with the feature `watch`.
+//! The watcher (feature `watch`): a change by another program is noticed promptly, and the library's own changes evict
+//! no copy of another session.
 use super::{NO_SHARD, OutsideChange, RELAXED, Stage, big, create, options, save, shown};
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, stage};
@@ -19,9 +17,9 @@ use std::time::{Duration, Instant};
 pub(crate) const WORKERS: &[(&str, Worker)] =
     &[("serve until it changes", serve_until_it_changes), ("save and create", save_and_create)];
 
-/// Upper limit of the median time until a change is noticed.
+/// The largest median of the times until a change is noticed.
 const PROMPT: Duration = Duration::from_millis(100);
-/// Longer than that: after it, the events of earlier changes have arrived.
+/// A time after which the events of all earlier changes have arrived.
 const ARRIVED: Duration = Duration::from_millis(250);
 
 #[track_caller]
@@ -31,13 +29,13 @@ fn watching(root: &Path) -> FileStore {
     store
 }
 
-/// Where a counter of the session is: sessions that share one are invalidated together.
+/// The place of the session's counters in the generations file. Sessions with the same place are invalidated together.
 fn cell(id: PublicId) -> (u8, u16) {
     let bytes = id.as_bytes();
     (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]]) % 512)
 }
 
-/// Sessions none of which shares its counter with another.
+/// Creates sessions of which no two share a counter.
 fn strangers(store: &FileStore, count: usize) -> Vec<Saved> {
     let mut cells = HashSet::new();
     let all = std::iter::repeat_with(|| create(store, "old"));
@@ -72,7 +70,8 @@ fn serve_until_it_changes(parent: &Parent) {
     }
 }
 
-/// Waits until another process, which has a copy, answers something else than before `operation`; returns the answer.
+/// Measures the time until another process, which has a copy of the session, notices `operation`: until its load has
+/// another result. Returns that result.
 fn time_to_notice(child: &mut Child, saved: &Saved, operation: impl FnOnce()) -> (Duration, String) {
     child.say(saved.token.expose());
     assert_eq!(child.line(), "new");
@@ -86,16 +85,17 @@ fn time_to_notice(child: &mut Child, saved: &Saved, operation: impl FnOnce()) ->
 fn check_noticed(change: OutsideChange) {
     let mut times: Vec<Duration> = (0..7)
         .map(|round| {
-            // The process that looks is not the one that saved; both watch.
+            // One process saves and another one loads. Both watch.
             let stage = Stage::new(options());
             let mut child = Start::of("serve until it changes").with("DIR", &stage.root).start();
             assert_eq!(child.line(), "ready");
-            // Also a session whose file was just exchanged by a save.
+            // In every second round, the session's file has just been replaced by a growing save.
             let saved = stage.backed_up(round % 2 == 0);
             let mut want = "";
             let operation = || want = change.done(&stage, &saved);
             let (time, found) = time_to_notice(&mut child, &saved, operation);
-            // For a moment a shard is gone before its backup is there, or empty before it is gone.
+            // During some changes, a shard is missing, or empty, for a moment. The loads in that moment have these
+            // results.
             let for_a_moment: &[&str] = match change {
                 OutsideChange::ReplaceShardByBackup => &[NO_SHARD],
                 OutsideChange::RemoveShard => &["absent"],
@@ -137,7 +137,7 @@ fn a_moved_or_removed_shard_is_promptly_an_error() {
     }
 }
 
-/// Polls until it says that; not for ever.
+/// Polls until `is` returns true; fails if that takes too long.
 #[track_caller]
 fn wait_until(what: &str, is: impl Fn() -> bool) {
     let began = Instant::now();
@@ -156,7 +156,7 @@ fn a_shard_that_is_moved_back_is_served_and_watched_again() {
         fs::rename(stage.shard(&saved), &aside).unwrap();
         wait_until(NO_SHARD, || shown(store, &saved.token) == NO_SHARD);
         fs::rename(&aside, stage.shard(&saved)).unwrap();
-        // An error leaves nothing behind.
+        // The error of a load has no effect on later loads.
         assert_eq!(shown(store, &saved.token), "new", "round {round}");
     }
     fs::remove_file(stage.file(&saved)).unwrap();
@@ -187,7 +187,7 @@ fn save_and_create(parent: &Parent) {
     parent.report("done");
 }
 
-/// Loads every session, all of which are hits but for so many misses.
+/// Loads every session. Asserts the number of misses; all other loads are hits.
 #[track_caller]
 fn check_hits(store: &FileStore, sessions: &[Saved], text: &str) {
     let before = store.stats();
@@ -217,7 +217,7 @@ fn saves_evict_no_entry_of_another_session() {
     assert_eq!(child.line(), "done");
     thread::sleep(ARRIVED);
     check_hits(&store, untouched, "old");
-    // Each saved session is read from its file once.
+    // Each session that was saved in place is read from its file once.
     for (sessions, text) in [(in_place, "round 99".to_owned()), (growing, big(3))] {
         let before = store.stats();
         for saved in sessions {
@@ -229,7 +229,7 @@ fn saves_evict_no_entry_of_another_session() {
     child.finish();
 }
 
-/// The store that watches is the one that saves. A growing save's own events cost one look at the file.
+/// The store that saves also watches. A growing save causes events, which cost one more read of the file.
 #[test]
 fn after_a_save_of_its_own_a_watching_store_serves_its_copy() {
     let dir = directory_in_memory();
@@ -254,8 +254,8 @@ fn after_a_save_of_its_own_a_watching_store_serves_its_copy() {
     }
 }
 
-/// A removal invalidates twice, by the deletion and by the watchers: one look more at a file, of sessions that share
-/// the counter only.
+/// A deletion invalidates the session, and its event invalidates it again. Each invalidation costs one read of the
+/// files of sessions that share the counter, and of no others.
 #[test]
 fn a_deletion_takes_no_copy_of_a_session_with_another_counter() {
     let dir = directory_in_memory();
@@ -271,7 +271,7 @@ fn a_deletion_takes_no_copy_of_a_session_with_another_counter() {
 
 // ------------------------------------------------------------------------------ stores that do not watch, or cannot
 
-/// The lines of this process's watchers, and the names of its threads.
+/// The number of inotify watches of this process, and that of its watcher threads.
 fn watches_and_threads() -> (usize, usize) {
     let files = fs::read_dir("/proc/self/fdinfo").unwrap().map(|file| file.unwrap().path());
     let lines = files.map(|file| fs::read_to_string(file).unwrap_or_default());
@@ -279,7 +279,7 @@ fn watches_and_threads() -> (usize, usize) {
     (watches, fs::read_dir("/proc/self/task").unwrap().count())
 }
 
-/// Counted in a process of its own: others start threads.
+/// The test runs in a process of its own, because other tests start threads.
 #[test]
 fn a_store_without_use_for_a_watcher_starts_none() {
     let Some(dir) = stage() else {
@@ -293,7 +293,7 @@ fn a_store_without_use_for_a_watcher_starts_none() {
         assert_eq!(watches_and_threads(), before, "{what}");
         assert!(store.watch_error().is_none(), "{what}");
     }
-    // So that this test can fail.
+    // A store that watches, to show that this test would notice a watcher.
     let store = options().open(dir.join("store")).unwrap();
     assert!(store.watch_error().is_none());
     assert!(watches_and_threads().0 > before.0, "it does not watch");
@@ -310,7 +310,7 @@ fn a_store_that_cannot_watch_opens_and_says_why() {
     let other = options().watch(false).open(&root).unwrap();
     let usual = getrlimit(Resource::Nofile);
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
-    // A limit is on the numbers: those between the ones that are taken, by whomever, are taken now.
+    // The limit applies to the numbers of descriptors. So the unused numbers between those in use are taken first.
     let null = || File::open("/dev/null").unwrap();
     let mut taken = vec![null()];
     while usize::try_from(taken[taken.len() - 1].as_raw_fd()).unwrap() + 2 < descriptors() {
@@ -320,8 +320,8 @@ fn a_store_that_cannot_watch_opens_and_says_why() {
     let threads = || watches_and_threads().1;
     let (before, threads_before) = (descriptors(), threads());
     let mut refusals = 0;
-    // Enough for opening the store, which keeps four; then for a part of what the watcher needs, and at last for all
-    // of it.
+    // With five more descriptors, the store opens, which keeps four of them. With more, the watcher gets a part of what
+    // it needs, and at last all.
     for spare in 5..=9 {
         let mut limit = usual;
         limit.current = Some(free + spare);
@@ -346,7 +346,7 @@ fn a_store_that_cannot_watch_opens_and_says_why() {
             wait_until("a failed start leaves nothing", || descriptors() == before + 4);
             wait_until("the thread ends", || threads() == threads_before);
         }
-        // A store that cannot watch is still invalidated by others.
+        // A store that cannot watch still sees the invalidations of others.
         let saved = create(&store, "old");
         assert_eq!(shown(&store, &saved.token), "old");
         save(&other, &saved, "new");

@@ -1,6 +1,5 @@
-//! The ninth promise, and the fourth with a grace period: tokens that a rotation or a login has moved.
-//!
-//! A storage mode that knows moved tokens has a line in the list of [`moved_contract`].
+//! The ninth promise of `Store`, and the fourth one with a grace period: tokens that a rotation or a login has moved. A
+//! storage mode that knows moved tokens has a line in the list of [`moved_contract`].
 use super::{absent, add_one, check_nothing_to_change, create, n, record, refuse, update};
 use crate::support::memory::{Stage, made_up_token, secs, start};
 use sessile::store::{GRACE_MAX, HOPS_MAX};
@@ -50,7 +49,7 @@ const GRACE: Duration = secs(60);
 const INSTANT: Duration = Duration::from_micros(1);
 const JUST_BEFORE: Duration = GRACE.checked_sub(INSTANT).expect("grace is longer");
 
-/// A change of a session's token.
+/// The way in which a session gets its next token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hop {
     Rotate,
@@ -58,7 +57,7 @@ enum Hop {
 }
 use Hop::{Login, Rotate};
 
-/// The circumstances of the hop. A login is ada's.
+/// The arguments of the rotation. A login is one of the user ada.
 fn how(hop: Hop, grace: Duration) -> Rotation<'static> {
     let how = Rotation::new(Durability::OfStore).grace(grace);
     match hop {
@@ -71,11 +70,11 @@ fn hop(store: &dyn Store, token: &Token, hop: Hop) -> Result<Option<Saved>> {
     store.rotate(token, &mut add_one, &how(hop, GRACE))
 }
 
-/// The tokens of a session that makes these hops, the first one and the live one included; each hop adds one.
+/// All tokens of a session that makes these hops, from the first to the live one. Each hop adds one.
 fn chain(stage: &Stage, hops: &[Hop]) -> Vec<Token> {
     let mut tokens = vec![create(&*stage.store, &record(0))];
     for (number, &by) in hops.iter().enumerate() {
-        // Alternately through both openings of the storage.
+        // The two openings of the storage are used in turn.
         let store = if number % 2 == 0 { &stage.store } else { &stage.second };
         let last = tokens.last().unwrap();
         tokens.push(hop(&**store, last, by).unwrap().expect("it is live").token);
@@ -95,7 +94,7 @@ fn check_moved(stage: &Stage, token: &Token, by: Hop, until: std::time::SystemTi
     }
 }
 
-/// Of these tokens, only this one opens a session, and it has made this many changes.
+/// Asserts that of these tokens only `live` opens a session, and that the session has been changed this often.
 #[track_caller]
 fn check_only(stage: &Stage, tokens: &[Token], live: Option<(&Token, u64)>) {
     for token in tokens.iter().filter(|token| live.is_none_or(|(live, _)| *token != live)) {
@@ -106,7 +105,7 @@ fn check_only(stage: &Stage, tokens: &[Token], live: Option<(&Token, u64)>) {
     }
 }
 
-/// The public id and the number of changes of the successor.
+/// The public id of the session to which this token has moved, and the number of its changes.
 #[track_caller]
 fn successor(store: &dyn Store, token: &Token) -> Option<(PublicId, u64)> {
     store.successor(token).unwrap().map(|Live { record, id }| (id, n(&record)))
@@ -119,7 +118,7 @@ fn a_moved_token_says_until_when_and_whether_by_a_login(stage: &Stage) {
         check_moved(stage, &tokens[0], by, began + GRACE);
         check_moved(stage, &tokens[1], Rotate, began + GRACE);
         check_only(stage, &tokens, Some((&tokens[2], 2)));
-        // A moved session that has not changed is moved all the same.
+        // A rotation whose change keeps the record moves the session, too.
         let kept = stage.store.rotate(&tokens[2], &mut |_| Ok(Verdict::Keep), &how(by, GRACE * 2));
         assert_eq!(n(&kept.unwrap().unwrap().live.record), 2);
         check_moved(stage, &tokens[2], by, began + GRACE * 2);
@@ -204,7 +203,7 @@ fn a_rotation_that_does_not_happen_moves_no_token(stage: &Stage) {
         assert_eq!(successor(&*stage.store, &token), None);
         assert_eq!(stage.stored(), 1);
     }
-    // No record of an unknown token comes about either.
+    // No session is created under an unknown token either.
     let unknown = made_up_token();
     assert!(hop(&*stage.store, &unknown, Login).unwrap().is_none());
     assert_eq!(absent(&*stage.store, &unknown), Absent::NotFound(id_of(&unknown)));
@@ -356,7 +355,7 @@ fn the_successor_is_found_through_rotations_and_logins(stage: &Stage) {
         }
         assert_eq!(successor(&*stage.store, live), None, "it is not moved");
         assert_eq!(stage.stored(), before, "nothing is stored");
-        // A version that was saved a moment ago is found.
+        // The successor is found with the version that another opening has just saved.
         update(&*stage.second, live, add_one).unwrap().unwrap();
         assert_eq!(successor(&*stage.store, &tokens[0]), Some((id_of(live), hops.len() as u64 + 1)));
     }
@@ -371,7 +370,7 @@ fn no_more_than_32_successors_are_followed(stage: &Stage) {
     assert!(!stage.store.delete(&tokens[0]).unwrap());
     assert_eq!(successor(&*stage.store, &tokens[0]), None);
     check_only(stage, &tokens, Some((&live, HOPS_MAX as u64 + 1)));
-    // One less is followed.
+    // With one hop less, the successor is found.
     assert_eq!(successor(&*stage.store, &tokens[1]), Some((id_of(&live), HOPS_MAX as u64 + 1)));
     let saved = hop(&*stage.store, &tokens[1], Login).unwrap().expect("32 are followed");
     tokens.push(saved.token.clone());
@@ -381,8 +380,8 @@ fn no_more_than_32_successors_are_followed(stage: &Stage) {
     check_only(stage, &tokens, None);
 }
 
-/// Rotates a session again and again, from the barrier on, until it is ended or moved by another operation. Returns all
-/// its tokens, fewer than a logout or a login follows.
+/// Rotates a session again and again, from the barrier on, until another operation ends or moves it. Returns all its
+/// tokens. They are fewer than the hops that a logout or a login follows.
 fn rotated(stage: &Stage, first: &Token, barrier: &Barrier) -> Vec<Token> {
     let mut tokens = vec![first.clone()];
     barrier.wait();
@@ -411,7 +410,7 @@ fn a_logout_beside_rotations_leaves_no_live_session(stage: &Stage) {
 
 fn of_two_logins_at_once_one_moves_the_session(stage: &Stage) {
     for round in 0..30_usize {
-        // Of a live session, and of a moved one.
+        // In one third of the rounds the token opens the session. In the others, the session was moved once or twice.
         let mut tokens = chain(stage, &[Rotate; 2][..round % 3]);
         let first = tokens[0].clone();
         let barrier = Barrier::new(2);
@@ -467,7 +466,7 @@ fn updates_beside_a_login_of_a_moved_token_are_not_lost(stage: &Stage) {
             let login = hop(&*stage.store, &tokens[0], Login).unwrap().expect("it follows the rotation");
             (login.token, updates.join().unwrap())
         });
-        // The rotation, the login, and the updates.
+        // The record has the changes of the rotation and of the login, and all acknowledged updates.
         assert_eq!(n(&stage.record(&login)), 2 + acknowledged);
     }
 }

@@ -4,12 +4,12 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use sessile::{ErrorKind, Value};
 
-/// Numbers that 64 bits hold as they are written.
+/// Numbers that are stored exactly, because 64 bits are enough.
 const KEPT: [&str; 10] = [
     "0", "-7", "18446744073709551615", "-9223372036854775808", "0.1", "-0.0", "1.5", "12345678901234.568",
     "5e-324", "0.30000000000000004",
 ];
-/// Numbers that they do not.
+/// Numbers that 64 bits cannot represent, which are refused.
 const REFUSED: [&str; 6] = [
     "12345678901234.56789", "0.1000000000000000055511151231257828", "18446744073709551616",
     "-9223372036854775809", "1e400", "1e-400",
@@ -47,16 +47,16 @@ fn main() {
     }
     for text in REFUSED {
         for around in [text.to_owned(), format!("[{text}]"), format!("{{\"price\":{text}}}")] {
-            // Without the feature, `serde_json` has rounded the number, or refused it, before we see it.
+            // Without the feature, `serde_json` rounds or refuses the number before this crate gets it.
             let parsed = is_precise.then(|| Value::new(&json(&around)));
             for refused in parsed.into_iter().chain([Value::new(&raw(&around))]) {
                 assert_eq!(refused.unwrap_err().kind(), ErrorKind::Value, "{around}");
             }
         }
     }
-    // Every float that was written by `serde_json`, or by Rust, comes back to its last bit.
+    // A float that was printed by `serde_json`, or by Rust, is parsed to the same bits.
     for bits in (0..40_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
-        // All floats, and those whose shortest form may be a tie of two.
+        // Floats with all kinds of bits, and floats that may lie exactly between two decimal numbers.
         for float in [f64::from_bits(bits), (bits >> 12) as f64 / 8.0, -((bits >> 14) as f64) / 16.0] {
             if float.is_finite() {
                 let kept = |value: sessile::Result<Value>| value.unwrap().get::<f64>().unwrap() == float;
@@ -66,7 +66,7 @@ fn main() {
         }
     }
 
-    // Numbers of Rust are what they were.
+    // Numbers that do not come from JSON are stored as before.
     assert_eq!(Value::new(&0.1_f64).unwrap().get::<f64>().unwrap(), 0.1);
     assert_eq!(Value::new(&0.1_f32).unwrap().get::<f32>().unwrap(), 0.1);
     assert_eq!(Value::new(&1.0_f64).unwrap().get::<f64>().unwrap(), 1.0);
@@ -76,7 +76,7 @@ fn main() {
 
     let order = Order { price: json("9.99"), note: None, extra: RawValueOf(raw(r#"{"a":[1,2.5,null]}"#)).into() };
     assert_eq!(Value::new(&order).unwrap().get::<Order>().unwrap(), order);
-    // The order in which members were inserted is not a difference.
+    // Two objects whose members were inserted in different orders are equal.
     let (one, other) = (json(r#"{"a":1,"b":2}"#), json(r#"{"b":2,"a":1}"#));
     assert_eq!(Value::new(&one).unwrap(), Value::new(&other).unwrap());
     println!("all is well");

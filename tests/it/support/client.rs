@@ -1,7 +1,6 @@
-//! A browser for tests: an HTTP/1.1 client on a bare socket, which keeps cookies, and a guard around a running example.
-//!
-//! The client sends exactly the given bytes, so a test can send requests that no client library would. No wait lasts
-//! longer than [`PATIENCE`].
+//! A browser for tests: an HTTP/1.1 client on a socket, which keeps cookies; and a guard that ends a running example
+//! program. The client sends exactly the given bytes, so a test can send requests that no client library would send. No
+//! wait lasts longer than [`PATIENCE`].
 use super::cookie_jar::Jar;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -49,8 +48,8 @@ impl Client {
         }
     }
 
-    /// Whether a response begins within `wait`. The result says nothing about a slow server: use it to show
-    /// that a response *cannot* come yet.
+    /// Whether a response begins within `wait`. On a slow server a response may come later; so this only shows that a
+    /// response *cannot* come yet.
     pub(crate) fn hears_within(&mut self, wait: Duration) -> bool {
         self.0.get_ref().set_read_timeout(Some(wait)).unwrap();
         let heard = self.0.fill_buf().is_ok();
@@ -87,7 +86,7 @@ impl Client {
         Ok(response)
     }
 
-    /// A line without its CR LF.
+    /// Reads a line, without its CR LF.
     fn line(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
         self.0.read_until(b'\n', &mut line)?;
@@ -96,7 +95,7 @@ impl Client {
         String::from_utf8(line.to_vec()).map_err(|error| broken(error.to_string()))
     }
 
-    /// This many bytes, or with `u64::MAX` all until the server closes the connection.
+    /// Reads this many bytes, or with `u64::MAX` all bytes until the server closes the connection.
     fn exactly(&mut self, length: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let got = (&mut self.0).take(length).read_to_end(&mut bytes)?;
@@ -143,7 +142,7 @@ impl Response {
     }
 }
 
-/// A browser window on one server: sends its cookies, stores those it receives. Each request uses a new
+/// A browser on one server: it sends its cookies, and stores those that it receives. Each request uses a new
 /// connection.
 pub(crate) struct Browser {
     pub(crate) server: SocketAddr,
@@ -195,7 +194,7 @@ fn form_text(text: &str) -> String {
     encoded
 }
 
-/// A running example program; killed with SIGKILL and reaped when dropped.
+/// A running example program. It is killed with SIGKILL when this value is dropped.
 pub(crate) struct Example {
     child: Child,
     stdout: Receiver<String>,
@@ -203,14 +202,13 @@ pub(crate) struct Example {
 }
 
 impl Example {
-    /// Starts `examples/NAME` on any free port with its sessions in `dir`, and waits until it reports that it
-    /// is ready.
+    /// Starts `examples/NAME` on any free port with its sessions in `dir`, and waits until it reports that it is ready.
     #[track_caller]
     pub(crate) fn start(name: &str, dir: &Path) -> Self {
         Self::start_with(name, dir, &[])
     }
 
-    /// The same, with more arguments.
+    /// The same as [`start`](Self::start), with further arguments for the program.
     #[track_caller]
     pub(crate) fn start_with(name: &str, dir: &Path, args: &[&str]) -> Self {
         let program = Self::program(name);
@@ -227,7 +225,7 @@ impl Example {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, stdout) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        // Guarded before anything can panic.
+        // The guard is made before any code that may panic, so that the program does not stay.
         let mut example = Self { child, stdout, server: SocketAddr::from(([0; 4], 0)) };
         let line = example.stdout.recv_timeout(PATIENCE).expect("the example reports that it is ready");
         let address =
@@ -236,14 +234,14 @@ impl Example {
         example
     }
 
-    /// Path of an example: target/PROFILE/deps/it-… is running; `cargo test` has built the examples in
-    /// target/PROFILE/examples.
+    /// The path of an example program. This test runs as `target/PROFILE/deps/it-…`, and `cargo test` has built the
+    /// examples in `target/PROFILE/examples`.
     pub(crate) fn program(name: &str) -> PathBuf {
         let this = std::env::current_exe().unwrap();
         this.parent().and_then(Path::parent).unwrap().join("examples").join(name)
     }
 
-    /// `kill -9`. Afterwards the process has ended, and had printed only its first line.
+    /// Kills the program with SIGKILL. Asserts that it has printed only its first line.
     #[track_caller]
     pub(crate) fn kill(mut self) {
         self.end();
@@ -251,7 +249,7 @@ impl Example {
     }
 
     fn end(&mut self) {
-        // An error means that it has ended already.
+        // An error means that the program has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

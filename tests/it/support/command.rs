@@ -1,8 +1,7 @@
-//! Runs the command `sessile` as an operator does: a process with arguments, an environment and a standard
-//! input.
+//! Runs the command `sessile` as an operator does: a process with arguments, an environment and a standard input.
 //!
-//! Every run is also checked for these promises: it ends, it does not panic, and its output contains no
-//! terminal control characters.
+//! Every run is also checked for these promises: it ends, it does not panic, and its output contains no terminal
+//! control characters.
 use serde_json::Value as Json;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -13,7 +12,7 @@ use std::time::Duration;
 /// Time after which a command counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Result of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -21,14 +20,14 @@ pub(crate) struct Ran {
     pub(crate) err: String,
 }
 
-/// The command, with empty standard input and no id in its environment.
+/// The command with these arguments, an empty standard input, and no session id in its environment.
 pub(crate) fn sessile<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sessile"));
     command.args(arguments).env_remove("SESSILE_ID").stdin(Stdio::null());
     command
 }
 
-/// A run with these arguments, a list of paths and words.
+/// Runs the command with these arguments, a list of paths and words.
 macro_rules! run {
     ($($argument:expr),* $(,)?) => {
         $crate::support::command::finish(&mut $crate::support::command::sessile([
@@ -45,18 +44,18 @@ pub(crate) fn finish(command: &mut Command) -> Ran {
     wait(child, Vec::new())
 }
 
-/// Runs the command to its end, with this on its standard input.
+/// Runs the command to its end, with `input` on its standard input.
 #[track_caller]
 pub(crate) fn finish_with(command: &mut Command, input: impl Into<Vec<u8>>) -> Ran {
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait(child, input.into())
 }
 
-/// Result of a child process whose pipes no other process holds.
+/// Waits for the end of a child process, and returns its result. No other process may hold the child's pipes.
 #[track_caller]
 pub(crate) fn wait(mut child: Child, input: Vec<u8>) -> Ran {
     if let Some(mut stdin) = child.stdin.take() {
-        // The command may end before it has read all input.
+        // The command may end before it has read all of the input.
         std::thread::spawn(move || stdin.write_all(&input));
     }
     let (out, err) = (child.stdout.take().map(read), child.stderr.take().map(read));
@@ -121,7 +120,7 @@ pub(crate) fn keys(json: &Json) -> Vec<&str> {
     keys
 }
 
-/// Some whole numbers of an object.
+/// The whole numbers that a JSON object has under these keys.
 #[track_caller]
 pub(crate) fn numbers<const N: usize>(json: &Json, keys: [&str; N]) -> [u64; N] {
     keys.map(|key| json[key].as_u64().unwrap_or_else(|| panic!("no number {key} in {json}")))

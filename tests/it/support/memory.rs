@@ -1,5 +1,5 @@
-//! The stores that the tests of promises run on: a rig around any store that counts, fails and interferes; and the
-//! stage that holds the rig, a store of files or one in memory, and their clock.
+//! The stores for tests of promises. A `Rig` passes calls to a store, counts them, makes them fail, and runs other
+//! operations in between. A `Stage` has a store of files or a store in memory, a rig around it, and their clock.
 use crate::support::memory_store::MemoryStore;
 use parking_lot::Mutex;
 use sessile::file::Content;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// When every manual clock starts: whole seconds, so that tests can count in them.
+/// The time at which every manual clock starts: a whole second, so that tests can count in seconds.
 pub(crate) fn start() -> SystemTime {
     UNIX_EPOCH + secs(1_700_000_000)
 }
@@ -23,7 +23,7 @@ pub(crate) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// The calls of a [`Store`] that are I/O.
+/// The methods of a [`Store`] that may do I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Load,
@@ -35,13 +35,14 @@ pub(crate) enum Call {
 
 type Operation = Box<dyn FnOnce() -> Result<()> + Send>;
 
-/// A store that passes every call to another one, counts it, and interferes before a chosen call: runs another request
-/// at that moment, or fails.
+/// A store that passes every call on to another one and counts it. Before a chosen call, it runs another request, or
+/// lets the call fail.
 pub(crate) struct Rig {
     inner: Arc<dyn Store>,
     clock: Clock,
     calls: Mutex<Vec<Call>>,
-    /// For each: the call, how many of those to let pass first, and the interference.
+    /// Each plan has the method, the number of calls of it to let pass first, and the function to run before the next
+    /// one.
     plan: Mutex<Vec<(Call, usize, Operation)>>,
     durabilities: Mutex<Vec<Durability>>,
     writes: AtomicUsize,
@@ -49,7 +50,7 @@ pub(crate) struct Rig {
     ticking: AtomicBool,
     rerunning: AtomicBool,
     moving: AtomicBool,
-    /// Its limit of a record; zero leaves that to the inner store.
+    /// The limit for a record that the rig claims to have; zero for that of the inner store.
     record_bytes_max: AtomicUsize,
 }
 
@@ -70,7 +71,7 @@ impl Rig {
         }
     }
 
-    /// Runs `operation` before the next such call reaches the store.
+    /// Runs `operation` before the next call of this method reaches the store.
     pub(crate) fn before(&self, call: Call, operation: impl FnOnce() + Send + 'static) {
         self.interfere(call, 0, move || {
             operation();
@@ -78,7 +79,7 @@ impl Rig {
         });
     }
 
-    /// Makes the next such call fail, after letting `passes` of them pass; it does not reach the store.
+    /// Makes a call of this method fail, after `passes` further calls of it. The failing call does not reach the store.
     pub(crate) fn fail(&self, call: Call, passes: usize) {
         self.interfere(call, passes, || Err(Error::new(ErrorKind::Storage, "reach the store")));
     }
@@ -87,7 +88,7 @@ impl Rig {
         self.plan.lock().push((call, passes, Box::new(operation)));
     }
 
-    /// Drops the plans of `before` and `fail` that no call has met.
+    /// Removes the plans of `before` and `fail` that were not used.
     pub(crate) fn forget_plans(&self) {
         self.plan.lock().clear();
     }
@@ -97,37 +98,37 @@ impl Rig {
         self.ticking.store(true, Ordering::SeqCst);
     }
 
-    /// Runs every change once on a copy that is thrown away, as a store that tries again would.
+    /// Runs every change first on a copy that is thrown away, as a store does that tries again after a conflict.
     pub(crate) fn rerun_changes(&self) {
         self.rerunning.store(true, Ordering::SeqCst);
     }
 
-    /// Gives a new token with every update, as sealed cookies do.
+    /// Returns a new token from every update, as stores do that keep the session in the cookie.
     pub(crate) fn move_with_every_update(&self) {
         self.moving.store(true, Ordering::SeqCst);
     }
 
-    /// Says that no record may be larger, and enforces nothing.
+    /// Claims that no record may be larger than `bytes`, without refusing larger ones.
     pub(crate) fn limit_records(&self, bytes: usize) {
         self.record_bytes_max.store(bytes, Ordering::SeqCst);
     }
 
-    /// The calls since the last time this was asked.
+    /// The calls since this method was last called.
     pub(crate) fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut *self.calls.lock())
     }
 
-    /// The durabilities of the saves since the last time this was asked.
+    /// The durabilities of the saves since this method was last called.
     pub(crate) fn durabilities(&self) -> Vec<Durability> {
         std::mem::take(&mut *self.durabilities.lock())
     }
 
-    /// How many versions were written by create, update and rotate since the last time this was asked.
+    /// The number of versions that create, update and rotate have written since this method was last called.
     pub(crate) fn writes(&self) -> usize {
         self.writes.swap(0, Ordering::SeqCst)
     }
 
-    /// How often the clock was read by the store's user since the last time this was asked.
+    /// How often the user of the store has read its clock since this method was last called.
     pub(crate) fn readings(&self) -> usize {
         self.readings.swap(0, Ordering::SeqCst)
     }
@@ -145,12 +146,12 @@ impl Rig {
         due.map_or(Ok(()), |operation| operation())
     }
 
-    /// Runs a change, and counts its write: the last run's, because a store drops the others.
+    /// Runs `run` with a change whose writes are counted: only that of its last run, because a store drops the others.
     fn counted<R>(&self, token: &Token, change: Change<'_>, run: impl FnOnce(Change<'_>) -> R) -> R {
         if self.rerunning.load(Ordering::SeqCst)
             && let Ok(Lookup::Live(live)) = self.inner.load(token)
         {
-            // Its answer here is thrown away with the copy.
+            // The result of this first run is thrown away with the copy.
             let _ = change(&mut Record::clone(&live.record));
         }
         let mut last = None;
@@ -255,13 +256,13 @@ impl Store for Rig {
     }
 }
 
-/// One storage, empty, with a clock that stands at [`start`].
+/// An empty store whose clock stands at [`start`], opened twice.
 pub(crate) struct Stage {
     pub(crate) clock: Clock,
     pub(crate) store: Arc<dyn Store>,
-    /// The same storage opened once more, as another process would.
+    /// The same storage, opened a second time, as by another process.
     pub(crate) second: Arc<dyn Store>,
-    /// `store`, with counters and interference.
+    /// The rig around `store`.
     pub(crate) rig: Arc<Rig>,
     stored: Box<dyn Fn() -> usize + Sync>,
 }
@@ -274,7 +275,8 @@ impl Stage {
         Self::new(clock, store.clone(), store, Box::new(move || counted.len()))
     }
 
-    /// Rows of a server, which is in this process. The second store stands for another process.
+    /// A stage with a store on the rows of a server, which is in this process. The second store stands for another
+    /// process.
     pub(crate) fn rows() -> Self {
         let clock = Clock::manual(start());
         let rows = Arc::new(MemoryRows::new(clock.clone()));
@@ -283,13 +285,14 @@ impl Stage {
         Self::new(clock, store, second, Box::new(move || rows.len()))
     }
 
-    /// Files on the disk.
+    /// A stage with a store of files on the disk.
     pub(crate) fn files(durability: Durability) -> Self {
         Self::files_in(TempDir::new().unwrap(), durability)
     }
 
-    /// Files in memory, where the system has such a place (Linux has): making and removing a store's 256
-    /// directories takes a disk longer than most tests. For promises that are not the disk's.
+    /// A stage with a store of files in a file system in memory, where the system has one, as Linux has. Making and
+    /// removing the 256 directories of a store takes a disk longer than most tests. For promises that do not depend on
+    /// the disk.
     pub(crate) fn light_files() -> Self {
         let dir = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
         Self::files_in(dir, Durability::Relaxed)
@@ -302,7 +305,7 @@ impl Stage {
         let second = Arc::new(options.open(dir.path()).unwrap());
         let counted = Arc::clone(&second);
         let stored = move || {
-            // The directory lives as long as the stage.
+            // The directory must exist as long as the stage, so the closure keeps it.
             let _dir = &dir;
             files_but_moved(&counted)
         };
@@ -319,12 +322,12 @@ impl Stage {
         Self { clock, store, second, rig, stored }
     }
 
-    /// How many sessions the storage holds, expired ones and anything left behind included, but no moved ids.
+    /// The number of sessions that the storage holds, with expired ones and leftovers, but without moved ids.
     pub(crate) fn stored(&self) -> usize {
         (self.stored)()
     }
 
-    /// Sessions of the requests that are watched: they go through the rig.
+    /// The `Sessions` of the requests that a test observes: their calls go through the rig.
     pub(crate) fn sessions(&self) -> Sessions {
         sessions_in(self.rig.clone())
     }
@@ -333,7 +336,7 @@ impl Stage {
         self.sessions().with_lifetime(lifetime).unwrap()
     }
 
-    /// Sessions of the requests that interfere: they use the storage's second opening, past the rig.
+    /// The `Sessions` of the requests that interfere: they use the second opening of the storage, without the rig.
     pub(crate) fn others(&self) -> Sessions {
         sessions_in(self.second.clone())
     }
@@ -355,23 +358,23 @@ impl Stage {
     }
 }
 
-/// How many files a store has, but those of moved ids.
+/// The number of session files of a store, without those of moved ids.
 pub(crate) fn files_but_moved(store: &FileStore) -> usize {
     let contents = store.files().map(|file| file.unwrap().content);
     contents.filter(|content| !matches!(content, Content::Moved(_))).count()
 }
 
-/// The sessions of a store, with a cookie that needs no HTTPS.
+/// `Sessions` with this store, and a cookie that does not need HTTPS.
 pub(crate) fn sessions_in(store: impl Store + 'static) -> Sessions {
     Sessions::new(store, Cookies::plain_http()).unwrap()
 }
 
-/// A token that was never given out.
+/// A token that no store has given to a client.
 pub(crate) fn made_up_token() -> Token {
     SessionId::random().unwrap().to_token()
 }
 
-/// Runs each of the functions named, which take a [`Stage`], as a test on every storage of sessions.
+/// Makes a test of each of these functions for every kind of storage. The functions take a [`Stage`].
 macro_rules! on_every_storage {
     ($($promise:ident,)*) => {
         mod in_memory {

@@ -8,7 +8,7 @@ pub(crate) mod rerun;
 pub(crate) mod server;
 pub(crate) mod sweeping;
 
-// What the random tests need as well.
+// Helpers that the random tests use, too.
 #[path = "../../support/apart.rs"]
 pub(crate) mod apart;
 #[path = "../../support/cookie_jar.rs"]

@@ -1,4 +1,4 @@
-//! File types that an attacker may have placed where a session file is expected.
+//! Kinds of files that an attacker may have put in place of a session file.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs;
@@ -21,7 +21,7 @@ impl Planted {
     pub(crate) const NO_FILES: [Self; 5] =
         [Self::Link, Self::DanglingLink, Self::Fifo, Self::Directory, Self::Socket];
 
-    /// Creates it; a link points to `target`.
+    /// Makes the file at `place`. A link points to `target`.
     pub(crate) fn plant(self, place: &Path, target: &Path) {
         match self {
             Self::File => fs::write(place, "another user's").unwrap(),

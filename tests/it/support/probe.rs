@@ -1,15 +1,15 @@
-//! A store around another one: records the calls, and lets a test intervene before each of them.
+//! A store around another one. It records the calls, and runs a function of the test before each.
 use sessile::{Change, Durability, Guarantees, Lookup, Record, Result, Rotation, Saved, Store, Token};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use tempfile::TempDir;
 
-/// A directory for a store, in memory where possible: for tests that do not depend on the disk.
+/// A directory for a store, in memory where possible, for tests that do not depend on the disk.
 pub(crate) fn quick_directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// One method of the store.
+/// A method of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Now,
@@ -22,7 +22,7 @@ pub(crate) enum Call {
 
 type Hook = dyn Fn(Call) -> Result<()> + Send + Sync;
 
-/// The store. Its calls go to `inner`, unless the hook returns an error.
+/// A store that passes its calls to `inner`, unless the hook returns an error.
 pub(crate) struct Probe<S> {
     pub(crate) inner: S,
     calls: Mutex<Vec<Call>>,
@@ -34,7 +34,7 @@ impl<S> Probe<S> {
         Arc::new(Self { inner, calls: Mutex::default(), hook: Mutex::default() })
     }
 
-    /// Runs `hook` before every later call; an error of the hook is the call's result (except for `now`).
+    /// Runs `hook` before every later call. If it returns an error, that is the result of the call (except for `now`).
     pub(crate) fn before(&self, hook: impl Fn(Call) -> Result<()> + Send + Sync + 'static) {
         *self.hook.lock().unwrap() = Some(Arc::new(hook));
     }
@@ -52,7 +52,7 @@ impl<S> Probe<S> {
         if call != Call::Now {
             self.calls.lock().unwrap().push(call);
         }
-        // Not under the lock: a hook may wait for an effect of another call.
+        // The hook does not run under the lock, because it may wait for the effect of another call.
         let hook = self.hook.lock().unwrap().clone();
         hook.map_or(Ok(()), |hook| hook(call))
     }

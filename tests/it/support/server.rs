@@ -1,4 +1,4 @@
-//! Real servers on 127.0.0.1, on any free port; stopped and joined when dropped.
+//! Real servers on 127.0.0.1, on any free port. They are stopped when dropped.
 use sessile::{Session, Sessions, http};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ impl Drop for Running {
         if let Some(stop) = self.stop.take() {
             stop();
         }
-        // A failed test must not wait for a worker that is stuck.
+        // If the test has failed, a worker may be stuck, so the drop does not wait for it.
         if !std::thread::panicking() {
             for thread in self.threads.drain(..) {
                 thread.join().expect("a worker panicked");
@@ -27,7 +27,7 @@ impl Drop for Running {
     }
 }
 
-/// `tiny_http` with so many worker threads, each of which dies of a panic that the adapter lets through.
+/// A `tiny_http` server with this many worker threads. A panic that the adapter does not catch ends a thread.
 pub(crate) fn tiny_http<R: http::IntoResponse<http::tiny_http::AnyResponse>>(
     sessions: &Sessions,
     workers: usize,
@@ -40,7 +40,7 @@ pub(crate) fn tiny_http<R: http::IntoResponse<http::tiny_http::AnyResponse>>(
         let (server, sessions, handler) = (server.clone(), sessions.clone(), handler.clone());
         std::thread::spawn(move || {
             for request in server.incoming_requests() {
-                // The client may have closed the connection.
+                // An error is ignored: the client may have closed the connection.
                 let _ = http::tiny_http::serve(&sessions, request, &*handler);
             }
         })
@@ -50,7 +50,7 @@ pub(crate) fn tiny_http<R: http::IntoResponse<http::tiny_http::AnyResponse>>(
     Running { address, stop: Some(stop), threads }
 }
 
-/// rouille with a pool of so many threads.
+/// A rouille server with a pool of this many threads.
 pub(crate) fn rouille<R: http::IntoResponse<rouille::Response>>(
     sessions: &Sessions,
     workers: usize,

@@ -1,4 +1,4 @@
-//! A store whose clock stands still unless a test moves it, for tests of sweeps.
+//! A store for tests of sweeps. Its clock stands still unless a test moves it.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use super::texts::{directory_in_memory, load, path_of, record};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
@@ -16,12 +16,12 @@ use tempfile::TempDir;
 
 pub(crate) const RELAXED: Durability = Durability::Relaxed;
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
-/// A hundred times a slow sweep on an idle machine: beyond it, a sweep hangs.
+/// The time after which a sweep counts as hanging: a hundred times that of a slow sweep on an idle machine.
 const LIMIT: Duration = Duration::from_secs(600);
-/// The hour, since 1970, in which a fixture's clock stands at first.
+/// The hour since 1970 at which the clock of a fixture stands at first.
 pub(crate) const FIRST_HOUR: u64 = 500_000;
 
-/// A store whose clock stands still, a while after the beginning of an hour.
+/// A store whose clock stands still, some time after the beginning of an hour.
 pub(crate) struct Fixture {
     pub(crate) clock: Clock,
     pub(crate) store: Arc<FileStore>,
@@ -36,14 +36,14 @@ impl Fixture {
         Self { _dir: Some(dir), ..fixture }
     }
 
-    /// The same in a directory of the caller's.
+    /// The same as [`new`](Self::new), in this directory.
     pub(crate) fn at(root: &Path) -> Self {
         let clock = Clock::manual(UNIX_EPOCH + HOUR * u32::try_from(FIRST_HOUR).unwrap() + HOUR / 60);
         let store = Arc::new(open(root, &clock));
         Self { clock, store, root: root.to_owned(), _dir: None }
     }
 
-    /// Another open store of the same directory.
+    /// Opens the same directory as another store.
     pub(crate) fn another(&self) -> FileStore {
         open(&self.root, &self.clock)
     }
@@ -52,7 +52,7 @@ impl Fixture {
         &self.root
     }
 
-    /// Creates a session with this lifetime.
+    /// Creates a session that lives for this time.
     pub(crate) fn session(&self, age: Duration) -> Saved {
         let mut record = record("text");
         record.set_timing(Timing { deadline: self.store.now() + age, ..record.timing() });
@@ -85,7 +85,7 @@ impl Fixture {
         report
     }
 
-    /// Sweeps on a thread of its own, and panics if the sweep hangs.
+    /// Sweeps on another thread, and panics if the sweep hangs.
     #[track_caller]
     pub(crate) fn try_sweep(&self, options: SweepOptions) -> Result<SweepReport> {
         let (sender, receiver) = mpsc::channel();
@@ -102,7 +102,7 @@ impl Fixture {
         fs::symlink_metadata(self.path(saved)).is_ok()
     }
 
-    /// How many of these sessions have a file.
+    /// How many of these sessions still have a file.
     pub(crate) fn existing(&self, sessions: &[Saved]) -> usize {
         sessions.iter().filter(|session| self.exists(session)).count()
     }
@@ -111,7 +111,7 @@ impl Fixture {
         load(&*self.store, &saved.token).unwrap().is_some()
     }
 
-    /// The current hour of its clock.
+    /// The current hour by the fixture's clock.
     pub(crate) fn hour(&self) -> u64 {
         self.clock.now().duration_since(UNIX_EPOCH).unwrap().as_secs() / HOUR.as_secs()
     }
@@ -130,7 +130,7 @@ impl Fixture {
         buckets
     }
 
-    /// Notes the current hour as that of the last walk: the next sweep of this hour walks no shard.
+    /// Records the current hour as that of the last walk, so that the next sweep of this hour walks no shard.
     pub(crate) fn pretend_it_was_walked(&self) {
         fs::write(self.root.join("run/due/sweep"), format!("{:20}\n", self.hour())).unwrap();
     }

@@ -1,5 +1,5 @@
-//! Checks the state that a cut has left: mounts the image, so that its journal is replayed, opens the store
-//! as a program would, and compares its sessions with those that are owed.
+//! Checks the state of the disk that a power cut has left. Mounts the image, so that the file system replays its
+//! journal, opens the store as a program does, and compares its sessions with those that the acknowledgements promise.
 use crate::content;
 use crate::cut::{Builder, Cut, Places};
 use crate::disk::Pages;
@@ -23,24 +23,24 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// The store's directory in the file system.
 pub(crate) const STORE: &str = "store";
-/// Age that leftovers are given, so that a sweep need not wait for them.
+/// The age that leftovers are given, so that a sweep removes them at once.
 const LEFT_FOR: Duration = Duration::from_secs(7200);
 
-/// Parameters of a check.
+/// What is checked, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Together with the number of a state, the seed determines that state.
+    /// The seed of the crash states. With the number of a state, it determines that state.
     pub(crate) seed: u64,
-    /// The first state's number.
+    /// The number of the first state.
     pub(crate) first: u32,
-    /// Number of states.
+    /// The number of states to check.
     pub(crate) states: u32,
-    /// Instead of `states`: the number of events after which the kernel crashes and the disk keeps
-    /// everything.
+    /// If given, one state is checked instead: after this number of events the kernel crashes, and the disk keeps all
+    /// writes.
     pub(crate) at: Option<usize>,
     /// Number of disks that are checked at the same time.
     pub(crate) lanes: u32,
-    /// Stop at one failure that contains one of these texts.
+    /// The check stops at a failure that contains one of these texts.
     pub(crate) until: Vec<String>,
 }
 
@@ -49,14 +49,14 @@ pub(crate) struct Plan {
 pub(crate) struct Findings {
     /// Number of states that were checked.
     pub(crate) states: u32,
-    /// States that break a promise, by number: where the power was cut, and which promises are broken.
+    /// The states that break a promise: the number of each, the place of its power cut, and the broken promises.
     pub(crate) failures: Vec<(u32, String)>,
-    /// Sessions that were owed and present, over all states.
+    /// The number of sessions that were promised and present, over all states.
     pub(crate) present: u64,
-    /// Number of states with no unflushed write, with one, with two, and with more.
+    /// The number of states without unflushed writes, with one, with two, and with more.
     pub(crate) unflushed: [u32; 4],
-    /// Files in all states whose bytes fail their checks. No promise is broken: no version was owed of them,
-    /// and none is returned as data.
+    /// The number of files in all states whose bytes fail their checks. They break no promise: no version of them was
+    /// promised, and none is returned as data.
     pub(crate) damaged: u64,
 }
 
@@ -71,7 +71,7 @@ impl Findings {
         self.damaged += other.damaged;
     }
 
-    /// Whether a failure contains one of these texts.
+    /// Whether a failure was found that contains one of these texts.
     pub(crate) fn show(&self, shown: &[String]) -> bool {
         self.failures.iter().any(|(_, failure)| shows(failure, shown))
     }
@@ -147,24 +147,24 @@ fn check_lane(
     Ok(findings)
 }
 
-/// One state while it is checked.
+/// One state during its check.
 struct State<'a> {
     history: &'a History,
-    /// Descriptions of broken promises.
+    /// The descriptions of the broken promises.
     broken: Vec<String>,
-    /// Files that a sweep removes when they are old enough.
+    /// The paths of files that a sweep removes when they are old enough.
     leftovers: Vec<PathBuf>,
-    /// Ids that are known as moved.
+    /// The ids that the store reports as moved.
     marks: Vec<Moved>,
     present: u64,
     damaged: u64,
 }
 
-/// The version and public id found for each life.
+/// For each life that was found, its version and its public id.
 type Found = HashMap<Life, (u32, PublicId)>;
 
 impl State<'_> {
-    /// Checks a state.
+    /// Checks the state.
     ///
     /// # Errors
     ///
@@ -192,7 +192,7 @@ impl State<'_> {
         goes_on(&store, self.history.not_before)
     }
 
-    /// Checks every file.
+    /// Checks every session file, and returns the sessions that were found.
     fn check_files(&mut self, store: &FileStore) -> Result<Found> {
         let mut found = Found::new();
         for stored in store.files() {
@@ -216,7 +216,7 @@ impl State<'_> {
                     self.check_mark(*moved);
                     self.marks.push(*moved);
                 }
-                // A cut-off has ended it, also where its file is older.
+                // A cut-off has ended the session, even if its file has an older version.
                 Content::CutOff(there) => match content::verify(&there.record) {
                     Ok((life, version)) => self.check_version(life, version, false, there),
                     Err(error) => self.broken.push(format!("{} is torn: {error:#}", there.id)),
@@ -225,7 +225,7 @@ impl State<'_> {
                     self.damaged += 1;
                     self.check_name(*id, "damaged");
                 }
-                // The name of an ended session may be back, if it leads to a tombstone.
+                // After a power cut, the name of an ended session may be back, if it leads to a tombstone.
                 Content::Unfinished(_) | Content::Temporary => {}
                 _ => self.broken.push(format!("{} is not a file that the store creates", name(&file))),
             }
@@ -233,7 +233,7 @@ impl State<'_> {
         Ok(found)
     }
 
-    /// A version that was found had begun to be written there, and its life has not ended.
+    /// Checks a version that was found: its writing must have begun, and the session must not have ended.
     fn check_version(&mut self, life: Life, version: u32, is_live: bool, there: &Live) {
         let Some(known) = self.history.lives.get(&life) else {
             self.broken.push(format!("life {life:x} is there before its creation began"));
@@ -249,13 +249,13 @@ impl State<'_> {
         if there.record.deadline() != UNIX_EPOCH + Duration::from_micros(known.deadline) {
             self.broken.push(format!("life {life:x} has a different deadline than it was given"));
         }
-        // A session that had expired and was swept may be back, as expired.
+        // A session that had expired and was swept may be back, because it has still expired.
         if known.has_ended && is_live {
             self.broken.push(format!("life {life:x} is back at {version}: its end was acknowledged"));
         }
     }
 
-    /// The id of a life is known as moved only once its rotation has begun.
+    /// Checks that the id of a life is reported as moved only if its rotation has begun.
     fn check_mark(&mut self, moved: Moved) {
         let life = self.history.life_of(moved.id.as_bytes());
         let Some((life, known)) = life.map(|life| (life, &self.history.lives[&life])) else { return };
@@ -264,7 +264,7 @@ impl State<'_> {
         }
     }
 
-    /// The id of a life whose rotation was acknowledged is known as moved.
+    /// Checks that the id of each life whose rotation was acknowledged is reported as moved.
     fn compare_marks(&mut self) {
         for (life, known) in self.history.lives.iter().filter(|(_, known)| self.history.owes_mark(known)) {
             let is_there = |file: [u8; 20]| self.marks.iter().any(|moved| *moved.id.as_bytes() == file);
@@ -274,7 +274,7 @@ impl State<'_> {
         }
     }
 
-    /// A damaged file does not have the name of a session whose end was acknowledged.
+    /// Checks that a damaged file does not have the name of a session whose end was acknowledged.
     fn check_name(&mut self, id: PublicId, what: &str) {
         let life = self.history.life_of(id.as_bytes());
         if let Some(life) = life.filter(|life| self.history.lives[life].has_ended) {
@@ -282,7 +282,7 @@ impl State<'_> {
         }
     }
 
-    /// Every session that is owed is present.
+    /// Checks that every promised session is present.
     fn compare(&mut self, found: &Found) {
         for (life, known) in &self.history.lives {
             let Some(owed) = self.owed(known) else { continue };
@@ -307,7 +307,7 @@ impl State<'_> {
         known.owed.filter(|_| !gone)
     }
 
-    /// One sweep leaves all sessions that have not expired, and no other file.
+    /// Sweeps once. Checks that all sessions that have not expired are still there, and that no other file is.
     fn sweep(&mut self, store: &FileStore, found: &Found) -> Result<()> {
         self.leftovers.iter().try_for_each(|path| age(path))?;
         let options = SweepOptions::new().full(true).cpu_percent(100).keep_damaged(Duration::from_secs(3600));
@@ -345,7 +345,7 @@ impl State<'_> {
     }
 }
 
-/// Opens the store with the clock at a time, or creates it: the power may have been cut before it existed.
+/// Opens the store, with its clock at this time. Creates it if the power was cut before it existed.
 fn open(path: &Path, at: Micros) -> Result<FileStore> {
     FileStoreOptions::new()
         .cache_bytes(0)
@@ -354,7 +354,7 @@ fn open(path: &Path, at: Micros) -> Result<FileStore> {
         .context("open the store after the cut")
 }
 
-/// The store is usable: a session can be created, loaded and deleted.
+/// Checks that the store can be used: a session can be created, loaded and deleted.
 fn goes_on(store: &FileStore, at: Micros) -> Result<()> {
     let now = UNIX_EPOCH + Duration::from_micros(at);
     let mut record = Record::new(now, now + Duration::from_secs(600));
@@ -369,7 +369,7 @@ fn goes_on(store: &FileStore, at: Micros) -> Result<()> {
     stays_dead_if_damaged(store, &moved)
 }
 
-/// Behind the mark of a moved session, no version shows if the mark is damaged.
+/// Damages the mark of a moved session. Checks that the version before the mark is not returned.
 fn stays_dead_if_damaged(store: &FileStore, session: &Saved) -> Result<()> {
     let how = Rotation::new(Durability::PowerSafe).grace(GRACE);
     let moved = store.rotate(&session.token, &mut |_| Ok(Verdict::Keep), &how).context("move a session")?;

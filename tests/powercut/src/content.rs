@@ -1,5 +1,5 @@
-//! Content of a session in the workload: its life, its version, and a body that is derived from both. So
-//! bytes of another version or of another session are recognised. Pure.
+//! The contents of a session in the workload: the number of its life, its version, and a body that is computed from
+//! both. So bytes of another version, or of another session, are recognised.
 use crate::log::Life;
 use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::StdRng;
@@ -44,19 +44,19 @@ pub(crate) fn verify(record: &Record) -> Result<(Life, u32)> {
     Ok((life, version))
 }
 
-/// Most bodies take two to four sectors, so that a disk can tear them; some need a larger file, a few a much
-/// larger one.
+/// The body of a version. Most bodies take two to four sectors, so that a disk can tear them. Some need a larger file,
+/// and a few a much larger one.
 fn body(life: Life, version: u32) -> String {
     let (length, mut chance) = drawn(life, version);
     (0..length).map(|_| char::from(chance.random_range(b'a'..=b'z'))).collect()
 }
 
-/// Length of the body of a version, in bytes.
+/// The number of bytes in the body of a version.
 pub(crate) fn length(life: Life, version: u32) -> usize {
     drawn(life, version).0
 }
 
-/// The first version after `version` that is longer than `bytes`; `None` if none follows soon.
+/// The next version after `version` whose body is longer than `bytes`; `None` if there is none soon.
 pub(crate) fn longer_than(bytes: usize, life: Life, version: u32) -> Option<u32> {
     (version + 1..version + 400).find(|later| length(life, *later) > bytes)
 }

@@ -1,8 +1,8 @@
-//! Places of power cuts, and the content of the disk after each. Both are determined by a recording, a seed
-//! and the number of the state, so each state can be reproduced.
+//! Places of power cuts, and the content of the disk after each. Both are determined by a recording, a seed and the
+//! number of the state, so each state can be reproduced.
 //!
-//! All flushed writes are there. Of the writes since the last flush, the disk may have kept none, all, some,
-//! or some sectors of some. Writes that were kept are applied in the order in which they were written.
+//! All flushed writes are there. Of the writes since the last flush, the disk may have kept none, all, some, or some
+//! sectors of some. Writes that were kept are applied in the order in which they were written.
 use crate::image::Image;
 use crate::log::{Event, Recording};
 use crate::tally::{Kind, acknowledged};
@@ -12,27 +12,27 @@ use std::fmt;
 use std::iter;
 use std::ops::Range;
 
-/// Which unflushed writes the disk kept.
+/// Which of the unflushed writes the disk has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// No writes.
+    /// The disk has kept none of them.
     None,
-    /// All writes.
+    /// The disk has kept all of them.
     All,
-    /// Some writes.
+    /// The disk has kept some of them.
     Some,
-    /// Some sectors of some writes.
+    /// The disk has kept some of the sectors of some of them.
     Torn,
 }
 
-/// One crash state.
+/// The place of a power cut, and what the disk keeps.
 #[derive(Debug)]
 pub(crate) struct Cut {
-    /// Its number.
+    /// The number of the crash state.
     pub(crate) state: u32,
-    /// Number of events before it.
+    /// The number of events before the power cut.
     pub(crate) at: usize,
-    /// Which unflushed writes were kept.
+    /// Which of the unflushed writes the disk keeps.
     pub(crate) kept: Kept,
     chance: StdRng,
 }
@@ -43,20 +43,21 @@ impl fmt::Display for Cut {
     }
 }
 
-/// Places that are worth cutting at.
+/// The places of a recording where power cuts are most likely to show a defect.
 pub(crate) struct Places {
     events: usize,
-    /// By kind, so that rare operations are cut as often as frequent ones.
+    /// The places just after an acknowledgement, by the kind of the operation, so that rare operations are chosen as
+    /// often as frequent ones.
     acknowledged: Vec<Vec<usize>>,
     written: Vec<usize>,
     crowded: Vec<usize>,
 }
 
-/// From this number of unflushed writes on, it matters which of them are kept.
+/// The number of unflushed writes from which on it matters which of them are kept.
 const UNFLUSHED_MIN: usize = 3;
 
 impl Places {
-    /// The places of a recording.
+    /// Finds the places of a recording.
     pub(crate) fn of(recording: &Recording) -> Self {
         let events = &recording.events;
         let mut acknowledged_by_kind = vec![Vec::new(); Kind::ALL.len()];
@@ -81,13 +82,13 @@ impl Places {
         Self { events: events.len(), acknowledged: acknowledged_by_kind, written, crowded }
     }
 
-    /// The state in which all writes were kept, which is the state after a crash of the kernel.
+    /// The crash state in which the disk keeps all writes, as after a crash of the kernel.
     pub(crate) fn crash(&self, at: usize) -> Cut {
         Cut { state: 0, at: at.min(self.events), kept: Kept::All, chance: StdRng::seed_from_u64(0) }
     }
 
-    /// One of the crash states: half of them while three writes or more are not flushed, a quarter just after
-    /// an acknowledgement, an eighth just after a write, and an eighth anywhere.
+    /// One of the crash states: half of them while three writes or more are not flushed, a quarter just after an
+    /// acknowledgement, an eighth just after a write, and an eighth anywhere.
     pub(crate) fn cut(&self, seed: u64, state: u32) -> Cut {
         let mut chance = StdRng::seed_from_u64(seed ^ (u64::from(state) << 32));
         let list = match chance.random_range(0..8) {
@@ -114,19 +115,19 @@ impl Places {
 /// Builds the images of cuts, which must come in the order of their places.
 pub(crate) struct Builder<'a> {
     recording: &'a Recording,
-    /// Events before this one are durable in the image.
+    /// The number of events whose writes are durable in the image.
     settled: usize,
 }
 
 impl<'a> Builder<'a> {
-    /// Begins with the recording's base, which is the image to build on.
+    /// Starts with the disk before the first event of the recording. Returns also its image.
     pub(crate) fn new(recording: &'a Recording) -> (Self, Image) {
         let image = Image::from_extents(recording.bytes, &recording.base);
         (Self { recording, settled: 0 }, image)
     }
 
-    /// Builds the image that a cut leaves, and returns the number of unflushed writes. Writes to the image
-    /// since the last cut are discarded.
+    /// Builds the image that a cut leaves, and returns the number of unflushed writes. Writes to the image since the
+    /// last cut are discarded.
     pub(crate) fn build(&mut self, cut: &mut Cut, image: &mut Image) -> usize {
         let mut unflushed = 0;
         image.forget_writes();
@@ -163,7 +164,7 @@ impl<'a> Builder<'a> {
         unflushed
     }
 
-    /// Parts of a write that are kept: none, all, or some of its sectors, either those before one place or
+    /// The parts of a write that the disk keeps: none, all, or some of its sectors, either those before one place or
     /// any.
     fn torn(&self, offset: u64, length: usize, share: f64, chance: &mut StdRng) -> Vec<Range<usize>> {
         let sector = self.recording.filesystem.sector_at(offset);
@@ -183,7 +184,7 @@ mod tests {
     use crate::filesystem::FileSystem;
 
     const SECTORS: usize = 4;
-    /// Behind the superblock.
+    /// The offset of the first write, after the superblock.
     const FIRST: u64 = 4096;
 
     fn write(sector: u64, byte: u8) -> Event {
@@ -196,7 +197,7 @@ mod tests {
     fn built(at: usize, kept: Kept, seed: u64) -> Vec<u8> {
         let recording = recording();
         let (mut builder, mut image) = Builder::new(&recording);
-        // An earlier cut leaves no trace.
+        // Cuts at earlier places must not change the result.
         for at in 0..=at {
             let mut cut = Cut { state: 0, at, kept, chance: StdRng::seed_from_u64(seed) };
             builder.build(&mut cut, &mut image);

@@ -5,11 +5,10 @@
 //! notes    notes of the workload; each write is one note in the log
 //! ```
 //!
-//! One thread serves both files, one request after the other, so the log has one order, the order of arrival.
-//! A write is answered when it is in the log. The loop driver turns each flush of the disk into an `fsync` of
-//! its file, which is answered when the flush is in the log. While a workload is recorded, no cache lies in
-//! between: every request to the disk arrives here. While states are checked, the kernel caches pages and is
-//! notified of changes between states.
+//! One thread serves both files, one request after the other, so the log has one order, the order of arrival. A write
+//! is answered when it is in the log. The loop driver turns each flush of the disk into an `fsync` of its file, which
+//! is answered when the flush is in the log. While a workload is recorded, no cache lies in between: every request to
+//! the disk arrives here. While states are checked, the kernel caches pages and is notified of changes between states.
 use crate::image::Image;
 use crate::log::{Event, Micros, Note};
 use anyhow::{Context, Result};
@@ -28,14 +27,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const DISK: INodeNo = INodeNo(2);
 const NOTES: INodeNo = INodeNo(3);
 const FILES: [(INodeNo, &str); 2] = [(DISK, "disk"), (NOTES, "notes")];
-/// Names and sizes never change.
+/// How long the kernel may cache names and sizes, which never change.
 const FOREVER: Duration = Duration::from_secs(1 << 20);
 
 /// Content of the disk, and the recorded events.
 pub(crate) struct Contents {
-    /// The bytes.
+    /// The bytes of the disk.
     pub(crate) image: Image,
-    /// Events since recording began; `None` while the disk does not record.
+    /// The events since the recording began; `None` while nothing is recorded.
     pub(crate) events: Option<Vec<Event>>,
 }
 
@@ -50,17 +49,17 @@ impl Contents {
 /// Whether the kernel caches pages of the disk's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pages {
-    /// It does; its writes still arrive here at once.
+    /// The kernel caches pages. Its writes still arrive here at once.
     Kept,
-    /// It does not: each read and each write arrives here unchanged.
+    /// The kernel caches nothing: each read and each write arrives here unchanged.
     Direct,
 }
 
-/// A disk that is served until it is dropped. All its users must release it before.
+/// A disk that is served until this value is dropped. Before that, all its users must have released it.
 pub(crate) struct Disk {
     contents: Arc<Mutex<Contents>>,
     mountpoint: PathBuf,
-    /// Unmounts when it is dropped.
+    /// The connection to the kernel. It unmounts the disk's directory when it is dropped.
     session: BackgroundSession,
 }
 
@@ -69,8 +68,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// The directory cannot be created, or the kernel does not permit the mount, which requires root and
-    /// `/dev/fuse`.
+    /// The directory cannot be created, or the kernel does not permit the mount, which requires root and `/dev/fuse`.
     pub(crate) fn serve(image: Image, mountpoint: &Path, pages: Pages) -> Result<Self> {
         fs::create_dir_all(mountpoint).with_context(|| format!("create {}", mountpoint.display()))?;
         let bytes = image.len();
@@ -83,12 +81,12 @@ impl Disk {
         Ok(Self { contents, mountpoint: mountpoint.to_owned(), session })
     }
 
-    /// The file that is the disk.
+    /// The path of the file that is the disk.
     pub(crate) fn path(&self) -> PathBuf {
         self.mountpoint.join("disk")
     }
 
-    /// The file that takes notes.
+    /// The path of the file to which notes are written.
     pub(crate) fn notes(&self) -> PathBuf {
         self.mountpoint.join("notes")
     }
@@ -115,13 +113,13 @@ impl Disk {
         Ok(made)
     }
 
-    /// The content of the disk; requests wait until this is dropped.
+    /// The contents of the disk. Requests of the kernel wait until the returned guard is dropped.
     pub(crate) fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock()
     }
 }
 
-/// Microseconds since 1970.
+/// The present time in microseconds since 1970.
 pub(crate) fn now() -> Micros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
@@ -156,7 +154,8 @@ impl Server {
         }
     }
 
-    /// Applies a write; an error for bytes that are not a note or lie beyond the disk's end.
+    /// Applies a write to one of the two files. Bytes that are no valid note, or lie beyond the end of the disk, are an
+    /// error.
     fn take(&self, inode: INodeNo, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let mut contents = self.contents.lock();
         if inode == NOTES {

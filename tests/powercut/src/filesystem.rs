@@ -7,19 +7,19 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-/// A file system that makes promises about power cuts.
+/// A file system that promises to survive power cuts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum FileSystem {
-    /// With its journal and ordered data, as by default.
+    /// ext4 with its journal, and data that is written before its metadata, as by default.
     Ext4,
-    /// Version 5.
+    /// xfs, version 5.
     Xfs,
-    /// The default on one disk: metadata is stored twice.
+    /// btrfs with its default for one disk: metadata is stored twice.
     Btrfs,
 }
 
 impl FileSystem {
-    /// Its name, as `mount` takes it.
+    /// The name of the file system, as `mount` takes it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
@@ -28,7 +28,7 @@ impl FileSystem {
         }
     }
 
-    /// Size of a small disk for it: the minimum that `mkfs` accepts, and room for the workload.
+    /// The size of a small disk for the file system: the minimum that `mkfs` accepts, and room for the workload.
     pub(crate) fn bytes(self) -> u64 {
         match self {
             Self::Ext4 => 64 << 20,
@@ -37,9 +37,9 @@ impl FileSystem {
         }
     }
 
-    /// The unit that the disk writes there as a whole or not at all. Btrfs assumes that a superblock of 4 KiB
-    /// is not torn, and all its other writes are as large. The logs and metadata of the others are made for
-    /// sectors, except ext4's superblock, which is two sectors with one checksum.
+    /// The unit that the disk writes there as a whole or not at all. Btrfs assumes that a superblock of 4 KiB is not
+    /// torn, and all its other writes are as large. The logs and metadata of the others are made for sectors, except
+    /// ext4's superblock, which is two sectors with one checksum.
     pub(crate) fn sector_at(self, offset: u64) -> usize {
         match self {
             Self::Ext4 if offset < 4096 => 4096,
@@ -48,8 +48,8 @@ impl FileSystem {
         }
     }
 
-    /// Its mount options. Several lanes mount the same file system at the same time, which xfs permits only
-    /// with `nouuid`.
+    /// The mount options of the file system. Several disks with copies of the same file system are mounted at the same
+    /// time, which xfs permits only with `nouuid`.
     pub(crate) fn mount_options(self) -> Option<&'static CStr> {
         match self {
             Self::Ext4 | Self::Btrfs => None,
@@ -66,7 +66,7 @@ impl FileSystem {
         let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
         file.set_len(self.bytes()).with_context(|| format!("set the size of {}", path.display()))?;
         let arguments: &[&str] = match self {
-            // No kernel thread initialises anything while the workload runs.
+            // The kernel must not initialise any part of the disk while the workload runs.
             Self::Ext4 => {
                 &["-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"]
             }

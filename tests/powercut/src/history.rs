@@ -1,14 +1,14 @@
-//! The sessions owed after a cut: from the notes before it, which lives must be there, at which version at
-//! least, and which must not. Pure.
+//! The promises that must hold after a power cut. The notes before it tell which sessions ("lives") must be there, with
+//! which version at least, and which must not.
 //!
-//! Each rule restates a promise of the engine:
+//! A session that must be there is *owed*. Each rule restates a promise of the engine:
 //!
-//! 1. A life is **owed** from the moment a power-safe save of it is acknowledged, at that version or a newer
-//!    one, until a relaxed save of it begins. From then on an older version or none may be found, until the
-//!    next power-safe save is acknowledged. A rotation owes its successor at every durability.
-//! 2. A life is no longer owed once an operation that ends it begins, or its deadline has passed. It is owed
-//!    again if the process of that operation has died and a save that began after that is acknowledged.
-//!    During a rotation the old life or the new one is owed, at every instant.
+//! 1. A life is **owed** from the moment a power-safe save of it is acknowledged, at that version or a newer one, until
+//!    a relaxed save of it begins. From then on an older version or none may be found, until the next power-safe save
+//!    is acknowledged. A rotation owes its successor at every durability.
+//! 2. A life is no longer owed once an operation that ends it begins, or its deadline has passed. It is owed again if
+//!    the process of that operation has died and a save that began after that is acknowledged. During a rotation the
+//!    old life or the new one is owed, at every instant.
 //! 3. A life whose end was acknowledged is **never** found again, at any durability.
 //! 4. No version is found whose writing had not begun.
 //! 5. A cut-off ends every life of its user, also a successor whose rotation goes on beside it. If its process died, it
@@ -17,56 +17,57 @@ use crate::log::{Event, Life, Micros, Note, Op, dies_with};
 use crate::operation::GRACE;
 use std::collections::{HashMap, HashSet};
 
-/// State of one life.
+/// What the notes say about one life: one session under one id.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
-    /// Its file's digest, once it was acknowledged.
+    /// The public id of the session, once its creation was acknowledged.
     pub(crate) file: Option<[u8; 20]>,
-    /// When it expires.
+    /// The time at which the session expires.
     pub(crate) deadline: Micros,
     /// The newest version whose writing has begun.
     pub(crate) newest: u32,
-    /// The version that must have survived; `None` if none must.
+    /// The version that must have survived the power cut; `None` if none must.
     pub(crate) owed: Option<u32>,
     /// The newest version whose relaxed save has begun; 0 if there is none.
     relaxed: u32,
-    /// Operations that began to end it, other than rotations, and are not known to have failed.
+    /// Operations other than rotations that began to end the session, and are not known to have failed.
     pub(crate) endings: HashSet<Op>,
-    /// Saves that found it live, each with the ending operations that were over by then.
+    /// Saves that found the session live, each with the ending operations that were over by then.
     survived: Vec<(Op, Vec<Op>)>,
-    /// Its end, or its rotation, was acknowledged.
+    /// Whether its end, or its rotation, was acknowledged.
     pub(crate) has_ended: bool,
-    /// Lives to which a rotation of it has begun.
+    /// The lives to which a rotation of this one has begun.
     pub(crate) successors: Vec<Life>,
-    /// The life from which a mere rotation with a grace period came: the end of that one is the end of this one.
+    /// The life that a rotation with a grace period, and without a login, has moved to this one. The end of that life
+    /// ends this one.
     predecessor: Option<Life>,
-    /// Its id was moved, which was acknowledged, for longer than the workload.
+    /// Whether a rotation was acknowledged that keeps the mark of the id for longer than the workload runs.
     is_marked: bool,
-    /// Its user: the first of the lives that rotations have led to it.
+    /// The user: the first of the lives from which rotations have led to this one.
     user: Life,
 }
 
-/// State at one instant.
+/// What is known about all lives at one instant.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
-    /// By life.
+    /// All lives, by number.
     pub(crate) lives: HashMap<Life, Known>,
-    /// The last note's time: the cut was not earlier.
+    /// The time of the last note before the power cut, which was not earlier.
     pub(crate) not_before: Micros,
-    /// The next note's time: the cut was not later.
+    /// The time of the next note, than which the power cut was not later.
     pub(crate) not_after: Micros,
-    /// Operations that were begun and not acknowledged.
+    /// Operations that have begun and were not acknowledged.
     pending: HashMap<Op, Note>,
     /// Operations whose process ended before they were acknowledged.
     dead: HashSet<Op>,
-    /// Cut-offs that have begun, and their users.
+    /// Cut-offs that have begun, with their users.
     cut_offs: Vec<(Op, Life)>,
-    /// Users whose cut-off was acknowledged.
+    /// The users whose cut-off was acknowledged.
     cut_off: HashSet<Life>,
 }
 
 impl History {
-    /// The state after the notes among the first `cut` events.
+    /// What is known after the notes among the first `cut` events.
     pub(crate) fn at(events: &[Event], cut: usize) -> Self {
         let mut history = Self::default();
         let (before, after) = events.split_at(cut);
@@ -83,23 +84,23 @@ impl History {
         history
     }
 
-    /// The life with a public id, if its creation was acknowledged.
+    /// The life with this public id, if its creation was acknowledged.
     pub(crate) fn life_of(&self, file: &[u8; 20]) -> Option<Life> {
         self.lives.iter().find(|(_, known)| known.file.as_ref() == Some(file)).map(|(life, _)| *life)
     }
 
-    /// Whether a life had certainly not expired at the cut.
+    /// Whether the session had certainly not expired at the power cut.
     pub(crate) fn was_in_time(&self, known: &Known) -> bool {
         known.deadline > self.not_after
     }
 
-    /// Whether an end of a life may have gone on to this one, by the marks of the ids in between.
+    /// Whether the end of an earlier life may have ended this one, by the marks of the ids in between.
     pub(crate) fn may_have_been_followed(&self, known: &Known) -> bool {
         let predecessors = std::iter::successors(known.predecessor, |life| self.lives.get(life)?.predecessor);
         predecessors.filter_map(|life| self.lives.get(&life)).any(|before| !before.endings.is_empty())
     }
 
-    /// Whether an id is certainly known as moved. (An end that did not wait for the lock removes the mark.)
+    /// Whether the id must be reported as moved. (An end that did not wait for the lock removes the mark.)
     pub(crate) fn owes_mark(&self, known: &Known) -> bool {
         known.is_marked && known.endings.is_empty() && !self.may_have_been_followed(known)
     }
@@ -169,7 +170,8 @@ impl History {
         }
     }
 
-    /// The process of some operations has died. The entry of a cut-off may be there, and take effect later.
+    /// The process of some operations has died. If one was a cut-off, its entry may be in the log, and take effect
+    /// later.
     fn let_die(&mut self, is_dead: impl Fn(Op) -> bool) {
         let dead = self.pending.extract_if(|op, _| is_dead(*op));
         self.dead.extend(dead.filter(|(_, note)| !matches!(note, Note::CuttingOff { .. })).map(|(op, _)| op));
@@ -184,7 +186,7 @@ impl History {
             }
             Note::Saving { op, life, version, power_safe } => {
                 let known = self.life(life);
-                // The engine has checked again that the file was still linked.
+                // The engine has checked at the end of the save that the file was still linked.
                 if let Some(at) = known.survived.iter().position(|(saved, _)| *saved == op) {
                     let (_, over) = known.survived.swap_remove(at);
                     known.endings.retain(|ending| !over.contains(ending));
@@ -217,8 +219,8 @@ impl History {
         self.lives.entry(life).or_default()
     }
 
-    /// A save found the life live under its lock: every rotation of it that began before is over or its
-    /// process has died, and it did not remove the life. From now on the life itself is owed.
+    /// A save has found the session live, under its lock. So every rotation of it that began before is over, or its
+    /// process has died, and it has not ended the session. From now on this life itself must survive.
     fn under_lock(&mut self, life: Life) -> &mut Known {
         let known = self.life(life);
         known.successors.clear();
@@ -227,8 +229,8 @@ impl History {
 }
 
 impl Known {
-    /// A save of `version` was acknowledged. If a relaxed save began later, this was noted before that save
-    /// was acknowledged, and possibly before this note.
+    /// A save of `version` was acknowledged. If a relaxed save began later, this was noted before that save was
+    /// acknowledged, and possibly before this note.
     fn owe(&mut self, version: u32, power_safe: bool) {
         if power_safe && self.relaxed <= version {
             self.owed = self.owed.max(Some(version));
@@ -276,7 +278,8 @@ mod tests {
             &[&created[..], &[saving(2, 2, false), done(2), saving(3, 3, true), done(3)]].concat(),
             Some(3),
         );
-        // The relaxed save began after the power-safe one had released its lock, and before that was noted.
+        // The relaxed save began after the power-safe one had released its lock, and before the acknowledgement was
+        // noted.
         check_owed(&[&created[..], &[saving(2, 2, true), saving(3, 3, false), done(2)]].concat(), None);
         let keeping = Note::Keeping { op: 3, life: LIFE, version: 2, power_safe: true };
         check_owed(&[&created[..], &[saving(2, 2, false), done(2), keeping, done(3)]].concat(), Some(2));
@@ -372,12 +375,12 @@ mod tests {
         assert_eq!([5, 2].map(|life| ended(&begun, life)), [(false, 0), (false, 1)]);
         let done_too = [&begun[..], &[done(7)]].concat();
         assert_eq!([5, 2].map(|life| ended(&done_too, life)), [(false, 0), (true, 1)]);
-        // A rotation beside it, and one that had looked before it.
+        // A rotation at the same time, and one that had looked at the session before.
         for notes in [&begun, &done_too] {
             let later = [&notes[..], &[rotating(3, 2, 3), done(3)]].concat();
             assert_eq!(ended(&later, 3), (notes.len() == done_too.len(), 1));
         }
-        // Its process died: it may take effect later, whatever was saved since.
+        // The process of the cut-off died. The cut-off may take effect later, whatever was saved since.
         let died = [&begun[..], &[Note::Exited { op: 7, death: None }]].concat();
         let saved = Note::Saving { op: 8, life: 2, version: 2, power_safe: true };
         assert_eq!(ended(&[&died[..], &[saved, done(8)]].concat(), 2), (false, 1));

@@ -1,18 +1,16 @@
-//! The bytes of a disk in memory: the durable bytes, and an overlay of later writes. No I/O.
-//!
-//! Writes go to the overlay and never to the bytes below it, so dropping the overlay undoes all that a check
-//! does to its disk.
+//! The bytes of a disk in memory: the durable bytes, and an overlay of later writes. Writes go to the overlay and never
+//! to the bytes below it. So dropping the overlay reverts all that a check writes to its disk.
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-/// Unit of the overlay. A write may cover a part of one; the rest is copied from below.
+/// The unit of the overlay. If a write covers only a part of a block, the rest is copied from the durable bytes.
 const BLOCK: usize = 4096;
 
-/// A disk's bytes. An address beyond the end is a bug of the caller and panics.
+/// The bytes of a disk. An address beyond the end is a bug of the caller, and panics.
 pub(crate) struct Image {
     durable: Vec<u8>,
     overlay: HashMap<usize, Box<[u8]>>,
-    /// Blocks that may have changed since the last call of [`take_changed`](Self::take_changed).
+    /// The blocks that may have changed since the last call of [`take_changed`](Self::take_changed).
     changed: BTreeSet<usize>,
 }
 
@@ -25,7 +23,7 @@ impl Image {
 
     /// A disk of zeroes, except for these extents.
     pub(crate) fn from_extents(bytes: u64, extents: &[(u64, Vec<u8>)]) -> Self {
-        // Zeroed memory that was never touched occupies no physical memory.
+        // Zeroed memory that was never written takes no physical memory.
         let mut image = Self::new(vec![0; index(bytes)]);
         for (offset, bytes) in extents {
             image.settle(*offset, bytes);
@@ -33,7 +31,7 @@ impl Image {
         image
     }
 
-    /// Its size in bytes.
+    /// The size of the disk in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.durable.len() as u64
     }
@@ -67,7 +65,7 @@ impl Image {
         self.changed.extend(blocks(offset, bytes.len()).map(|(block, ..)| block));
     }
 
-    /// Makes everything durable.
+    /// Makes all bytes of the overlay durable.
     pub(crate) fn settle_all(&mut self) {
         for (block, bytes) in self.overlay.drain() {
             self.durable[block * BLOCK..][..BLOCK].copy_from_slice(&bytes);
@@ -113,7 +111,8 @@ impl Image {
     }
 }
 
-/// The blocks that a range touches: number, offset in the block at which the range begins, number of bytes.
+/// The blocks that a range covers. For each: its number, the offset in it at which the range begins, and the number of
+/// bytes.
 fn blocks(offset: u64, length: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     let (start, end) = (index(offset), index(offset) + length);
     (start / BLOCK..end.div_ceil(BLOCK)).map(move |block| {

@@ -1,8 +1,6 @@
-//! A process that is killed at a system call: the kernel kills it when it is about to make the call, which is
-//! then not made.
-//!
-//! So a writer dies exactly between write and sync, between two names, or before it notifies other processes.
-//! A kill from outside hits such an instant once in a thousand times.
+//! A process that is killed at a chosen system call: the kernel kills it when it is about to make the call, which is
+//! not made then. So a writer dies exactly between write and sync, between two changes of names, or before its
+//! invalidation. A kill from another process hits such an instant once in a thousand times.
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
@@ -18,7 +16,7 @@ pub(crate) enum KillPoint {
     Fdatasync,
     /// Before it syncs a directory: the file is on the disk, its name may not be.
     Fsync,
-    /// Before it removes a name.
+    /// Before it removes a file's name.
     Unlinkat,
     /// Before it exchanges or renames a larger file into place.
     Renameat2,
@@ -32,10 +30,10 @@ impl fmt::Display for KillPoint {
 }
 
 impl KillPoint {
-    /// Each of them once.
+    /// Each of these system calls.
     pub(crate) const ALL: [Self; 4] = [Self::Fdatasync, Self::Fsync, Self::Unlinkat, Self::Renameat2];
 
-    /// Weighted choice: most drafts of the engine failed at `fdatasync`, so it comes most often.
+    /// The calls for a random choice. `fdatasync` comes most often, because most drafts of the engine failed there.
     pub(crate) const CHOICES: [Self; 8] = [
         Self::Fdatasync,
         Self::Fdatasync,
@@ -47,7 +45,7 @@ impl KillPoint {
         Self::Renameat2,
     ];
 
-    /// From now on the kernel kills this process at this call.
+    /// Installs a filter with which the kernel kills this process at this call.
     ///
     /// # Errors
     ///

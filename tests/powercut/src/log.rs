@@ -1,9 +1,9 @@
-//! The log of a recording, in one total order: writes to the disk, its flushes, and the operations and
-//! acknowledgements of the workload. Data only; `disk` appends to it, `cut` and `history` read it.
+//! The log of a recording, in one total order: writes to the disk, its flushes, and the operations and acknowledgements
+//! of the workload. Data only; `disk` appends to it, `cut` and `history` read it.
 //!
-//! **The order is the proof.** A note is written through the same file system that serves the disk, and one
-//! thread serves both. So an acknowledgement follows every flush that its operation waited for, and an
-//! intention precedes every write of its operation.
+//! **The order is the proof.** A note is written through the same file system that serves the disk, and one thread
+//! serves both. So an acknowledgement follows every flush that its operation waited for, and an intention precedes
+//! every write of its operation.
 use crate::filesystem::FileSystem;
 use crate::kill_at_syscall::KillPoint;
 use anyhow::{Context, Result};
@@ -11,99 +11,100 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
 
-/// One life of a session, from its creation, or the rotation that created it, to its end. Each life has its
-/// own session id.
+/// One life of a session, from its creation, or the rotation that created it, to its end. Each life has its own session
+/// id.
 pub(crate) type Life = u64;
-/// Number of one operation.
+/// The number of an operation.
 pub(crate) type Op = u64;
 /// Microseconds since 1970.
 pub(crate) type Micros = u64;
 /// A thread of the workload, which makes one call after the other.
 pub(crate) type Hand = u64;
 
-/// Bit of an operation that has its own process. Above it is the hand's number, below it the operation's.
+/// The bit in the number of an operation that has a process of its own. The bits above are the number of the hand,
+/// those below count its operations.
 const OWN_PROCESS: Op = 1 << 23;
 
-/// The number from which the operations of a hand are counted.
+/// The number after which the operations of a hand are counted.
 pub(crate) fn op_before(hand: Hand) -> Op {
     hand << 24
 }
 
-/// Marks an operation of a hand as one with its own process.
+/// The number of an operation of a hand, with the bit for a process of its own.
 pub(crate) fn in_own_process(op: Op) -> Op {
     op | OWN_PROCESS
 }
 
-/// Whether a hand performs an operation itself, so that it dies with that hand.
+/// Whether an operation runs in the process of this hand, so that it dies with the hand.
 pub(crate) fn dies_with(op: Op, hand: Hand) -> bool {
     op & !(OWN_PROCESS - 1) == op_before(hand)
 }
 
-/// One event.
+/// An event of a recording.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
     /// A write request that the disk has completed.
     Write {
-        /// Offset in bytes.
+        /// The offset of the write, in bytes.
         offset: u64,
-        /// The bytes written.
+        /// The bytes that were written.
         bytes: Vec<u8>,
     },
     /// A flush: all completed writes before it survive a power cut.
     Flush,
-    /// A note of the workload.
+    /// A note that the workload has written.
     Note {
-        /// Time of the note.
+        /// The time of the note.
         at: Micros,
-        /// The note.
+        /// The contents of the note.
         note: Note,
     },
 }
 
-/// A note of the workload. Notes that end in "-ing" precede all writes of the operation, once for each
-/// attempt. An operation that changes an existing session writes its note under the session's lock.
+/// A note of the workload. A note whose name ends in "-ing" is written before the operation writes anything, once for
+/// each attempt. An operation that changes an existing session writes its note under the session's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Note {
-    /// A life is about to begin.
+    /// A session is about to be created.
     Creating {
-        /// The operation.
+        /// The number of the operation.
         op: Op,
-        /// The life.
+        /// The number of the life.
         life: Life,
-        /// When it expires.
+        /// The time at which the session expires.
         deadline: Micros,
         /// Whether the operation promises that a power cut does not undo it.
         power_safe: bool,
     },
     /// A version is about to be written.
     Saving {
-        /// The operation.
+        /// The number of the operation.
         op: Op,
-        /// The life.
+        /// The number of the life.
         life: Life,
-        /// The version.
+        /// The number of the version.
         version: u32,
         /// Whether the operation promises that a power cut does not undo it.
         power_safe: bool,
     },
     /// An unchanged version is about to be made as durable as the operation promises.
     Keeping {
-        /// The operation.
+        /// The number of the operation.
         op: Op,
-        /// The life.
+        /// The number of the life.
         life: Life,
-        /// The version.
+        /// The number of the version.
         version: u32,
         /// Whether the operation promises that a power cut does not undo it.
         power_safe: bool,
     },
-    /// A life is about to continue under another id, as another life.
+    /// A session is about to get another id, and so another life.
     Rotating {
-        /// The operation.
+        /// The number of the operation.
         op: Op,
-        /// The life.
+        /// The number of the life.
         life: Life,
-        /// The new life.
+        /// The number of the new life.
         successor: Life,
         /// When the new life expires.
         deadline: Micros,
@@ -112,42 +113,42 @@ pub(crate) enum Note {
         /// Whether it is a login.
         login: bool,
     },
-    /// A life is about to end.
+    /// A session is about to be ended.
     Ending {
-        /// The operation.
+        /// The number of the operation.
         op: Op,
-        /// The life.
+        /// The number of the life.
         life: Life,
     },
-    /// All lives of a user are about to end.
+    /// All sessions of a user are about to be ended.
     CuttingOff {
-        /// The operation.
+        /// The number of the operation.
         op: Op,
         /// The user: the life that was created, of which the others are successors.
         user: Life,
     },
-    /// The operation succeeded. From now on its promise is owed.
+    /// The operation has succeeded. From now on its promise must be kept.
     Done {
-        /// The operation.
+        /// The number of the operation.
         op: Op,
         /// The public id of the life that began, if one did.
         file: Option<[u8; 20]>,
     },
-    /// The operation returned that the session does not exist.
+    /// The operation has returned that the session does not exist.
     Missed {
-        /// The operation.
+        /// The number of the operation.
         op: Op,
     },
     /// The process that was started for the operation has ended.
     Exited {
-        /// The operation.
+        /// The number of the operation.
         op: Op,
         /// Where it was killed; `None` if it ran to its end.
         death: Option<KillPoint>,
     },
     /// The process of a hand was killed, and with it any operation in progress.
     Killed {
-        /// The hand.
+        /// The number of the hand, a thread of the workload.
         hand: Hand,
     },
     /// A reaper has swept.
@@ -160,7 +161,7 @@ pub(crate) enum Note {
 }
 
 impl Note {
-    /// The operation, if the note is of one, and its lives.
+    /// The operation that the note is about, if there is one, and the lives in it.
     pub(crate) fn about(&self) -> (Option<Op>, Vec<Life>) {
         match *self {
             Self::Creating { op, life, .. }
@@ -182,14 +183,14 @@ pub(crate) struct Recording {
     pub(crate) filesystem: FileSystem,
     /// The disk's size.
     pub(crate) bytes: u64,
-    /// Content of the disk before the first event: offset and bytes. Zero elsewhere.
+    /// The bytes of the disk before the first event, with their offsets. All other bytes are zero.
     pub(crate) base: Vec<(u64, Vec<u8>)>,
     /// The events.
     pub(crate) events: Vec<Event>,
 }
 
 impl Recording {
-    /// Writes it to a file.
+    /// Writes the recording to a file.
     ///
     /// # Errors
     ///
@@ -199,7 +200,7 @@ impl Recording {
         fs::write(path, bytes).with_context(|| format!("write the recording to {}", path.display()))
     }
 
-    /// Reads what [`save`](Self::save) wrote.
+    /// Reads a file that [`save`](Self::save) has written.
     ///
     /// # Errors
     ///
@@ -209,7 +210,7 @@ impl Recording {
         postcard::from_bytes(&bytes).with_context(|| format!("decode the recording {}", path.display()))
     }
 
-    /// Number of writes, flushes and acknowledgements.
+    /// The numbers of writes, of flushes and of acknowledgements.
     pub(crate) fn counts(&self) -> (usize, usize, usize) {
         self.events.iter().fold((0, 0, 0), |(writes, flushes, done), event| match event {
             Event::Write { .. } => (writes + 1, flushes, done),

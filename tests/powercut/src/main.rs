@@ -1,6 +1,6 @@
-//! Cuts the power under sessile: records the disk writes and acknowledgements of a workload, builds the disk
-//! that a power cut would have left at many places, and checks whether the engine kept its promises. Requires
-//! root, `/dev/fuse` and loop devices.
+//! Cuts the power under sessile: records the disk writes and acknowledgements of a workload, builds the disk that a
+//! power cut would have left at many places, and checks whether the engine kept its promises. Requires root,
+//! `/dev/fuse` and loop devices.
 //!
 //! | module | contents |
 //! |---|---|
@@ -215,15 +215,15 @@ fn perform(task: Task) -> Result<bool> {
             trace(&Recording::load(&recording)?, life);
             Ok(true)
         }
-        // Each of its builds isolates itself.
+        // Each of the builds starts in a mount namespace of its own.
         Task::Mutations(mutations) => mutations.run(),
         Task::Worker(worker) => worker.run().map(|()| true),
         Task::KillAtSyscall(killed) => killed.run().map(|()| true),
     }
 }
 
-/// Starts this program again in a mount namespace of its own, so that its mounts disappear with it however it
-/// ends, and installs the signal handlers.
+/// Starts this program again in a mount namespace of its own, so that its mounts disappear with it however it ends, and
+/// installs the signal handlers.
 fn isolate_and_listen() -> Result<()> {
     isolate().and_then(|()| stop::listen())
 }
@@ -288,11 +288,11 @@ impl Run {
         Ok(kept)
     }
 
-    /// A workload without acknowledgements breaks no promise.
+    /// Refuses a result that means nothing: a workload without acknowledgements breaks no promise.
     ///
     /// # Errors
     ///
-    /// Too little was acknowledged for the result to mean anything.
+    /// Too few operations were acknowledged.
     fn ensure_enough(&self, findings: &Findings, tally: &Tally) -> Result<()> {
         const OWED_BY_A_STATE: u64 = 3;
         let mut missing = tally.missing();
@@ -330,7 +330,7 @@ impl Mutations {
         Ok(all)
     }
 
-    /// Runs the unbroken build over the same seeds, in all of which it must keep its promises.
+    /// Runs the unchanged build with the same seeds. It must keep all promises.
     fn is_control_clean(&self) -> Result<bool> {
         let program = env::current_exe().context("find the program's own file")?;
         let (printed, kept) = self.printed("unbroken", &program, &[])?;
@@ -338,7 +338,7 @@ impl Mutations {
         Ok(kept)
     }
 
-    /// Runs a mutated build until it breaks the promise in question, or has passed all its states.
+    /// Runs a build with a broken rule, until it breaks a promise of that rule, or has passed all its states.
     fn is_caught(&self, mutation: &Mutation, program: &Path) -> Result<bool> {
         let (printed, _) = self.printed(mutation.name, program, mutation.shows)?;
         let shows = |failure: &&str| mutation.shows.iter().any(|text| failure.contains(text));
@@ -351,7 +351,7 @@ impl Mutations {
         Ok(failure.is_some())
     }
 
-    /// The output of a run of a build, and whether it found every promise kept.
+    /// Runs a build. Returns its output, and whether it kept all promises.
     fn printed(&self, name: &str, program: &Path, until: &[&str]) -> Result<(String, bool)> {
         let fs = self.fs.to_possible_value().context("name the file system")?;
         let level = self.durability.to_possible_value().context("name the durability")?;
@@ -401,8 +401,8 @@ fn describe(recording: &Recording) {
     );
 }
 
-/// Prints the results, first the failures that contain one of the wanted texts. Returns whether no promise
-/// was broken.
+/// Prints the results, and first the failures that contain one of the wanted texts. Returns whether all promises were
+/// kept.
 fn report(findings: &Findings, wanted: &[String]) -> bool {
     const SHOWN: usize = 10;
     let mut failures: Vec<_> = findings.failures.iter().map(|(_, failure)| failure).collect();

@@ -1,9 +1,9 @@
-//! Mutation tests of this tool: builds of the engine that break one rule each must be caught. If one is not,
-//! the results for the engine are void.
+//! Mutation tests of this tool: builds of the engine that break one rule each must be caught. If one is not, the
+//! results for the engine are void.
 //!
-//! The crate has no hidden switches. Each build is a copy of the workspace in which one piece of source text
-//! is replaced by another. The piece must be there exactly once, so a change of the engine that moves a rule
-//! is an error here and not a silent pass.
+//! The crate has no hidden switches. Each build is a copy of the workspace in which one piece of source text is
+//! replaced by another. The piece must be there exactly once, so a change of the engine that moves a rule is an error
+//! here and not a silent pass.
 use crate::filesystem::{FileSystem, run};
 use crate::workload::Level;
 use anyhow::{Context, Result, ensure};
@@ -13,20 +13,21 @@ use std::process::Command;
 
 /// A rule of the engine, and the edit that breaks it.
 pub(crate) struct Mutation {
-    /// Its name on the command line.
+    /// The name of the mutation on the command line.
     pub(crate) name: &'static str,
-    /// The defect of the build.
+    /// The defect that the mutation causes.
     pub(crate) what: &'static str,
-    /// The only file system and the only durability of most saves that show it, if not all do.
+    /// The only file system, and the only durability of most saves, with which the defect shows; `None` if it shows
+    /// with all.
     pub(crate) on: Option<(FileSystem, Level)>,
-    /// Texts of failures that report the broken promise. Other failures do not count, such as a file system
-    /// that cannot be mounted.
+    /// Texts of failures that report the broken promise. Other failures do not count, such as a file system that cannot
+    /// be mounted.
     pub(crate) shows: &'static [&'static str],
-    /// File, piece of its text, replacement.
+    /// The edits: the file, a piece of its text, and the replacement.
     edits: &'static [(&'static str, &'static str, &'static str)],
 }
 
-/// Text of a failure that reports a broken promise; `check` writes the sentences.
+/// A part of the text with which `check` reports a broken promise.
 const LOST: &str = " is lost: ";
 const BACK: &str = " is back";
 const TORN: &str = " is torn: ";
@@ -93,7 +94,11 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         what: "the end of a session is not synced before its name goes",
         on: None,
         shows: &[BACK],
-        edits: &[("src/file/delete.rs", "is_reliable && disk::sync_data(dying.file).is_ok()", "is_reliable")],
+        edits: &[(
+            "src/file/delete.rs",
+            "is_reliable && disk::sync_data(pending.file).is_ok()",
+            "is_reliable",
+        )],
     },
     Mutation {
         name: "passing-sync",
@@ -120,7 +125,7 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         shows: &[BACK],
         edits: &[(
             "src/file/delete.rs",
-            "if syncs && dying.state.name_may_fall_back() {",
+            "if syncs && pending.state.name_may_fall_back() {",
             "if syncs && false {",
         )],
     },
@@ -131,7 +136,7 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         shows: &[BACK],
         edits: &[(
             "src/file/delete.rs",
-            "if self.sync_tombstone(dying) { Marked::Synced } else { Marked::NotSynced }",
+            "if self.sync_tombstone(pending) { Marked::Synced } else { Marked::NotSynced }",
             "Marked::Synced",
         )],
     },
@@ -142,7 +147,7 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         shows: &[BACK],
         edits: &[(
             "src/file/delete.rs",
-            "let _ = write_tombstone(dying.file, dying.offset);\n        self.is_current_file",
+            "let _ = write_tombstone(pending.file, pending.offset);\n        self.is_current_file",
             "self.is_current_file",
         )],
     },
@@ -166,16 +171,16 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
     },
 ];
 
-/// The files that a copy needs to be built: all of the workspace except built and fetched files.
+/// The files and directories from which a copy can be built.
 const COPIED: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE-MIT", "src", "benches", "tests", "examples"];
 
-/// Name of the program of a mutated build.
+/// The name of the program of a mutated build.
 const PROGRAM: &str = "sessile-powercut-broken";
 
 impl Mutation {
-    /// Builds this tool with an engine that breaks the rule; returns the path of the program. It shares the
-    /// target directory of the unbroken build, where the crates that both need are built already.
+    /// Builds this tool with an engine that breaks the rule; returns the path of the program. It shares the target
+    /// directory of the unbroken build, where the crates that both need are built already.
     ///
     /// # Errors
     ///
@@ -199,9 +204,8 @@ impl Mutation {
         Ok(target.join("release").join(PROGRAM))
     }
 
-    /// Gives the engine of a copy another version, and its program another name. Cargo tells the packages of two
-    /// workspaces apart by no more than that: otherwise the next ordinary build would use the artefacts of this
-    /// one.
+    /// Changes the version of the copied engine, and the name of its program. Cargo distinguishes packages of two
+    /// workspaces only by that: otherwise the next ordinary build would use the artefacts of this one.
     fn set_apart(copy: &Path) -> Result<()> {
         const PACKAGE: &str = "name = \"sessile\"\nversion = \"";
         let apart = format!("{PACKAGE}99");
@@ -214,7 +218,7 @@ impl Mutation {
     }
 }
 
-/// Replaces a piece of a file's text, which must be there exactly once.
+/// Replaces a piece of a file's text. The piece must occur exactly once.
 fn replace(path: &Path, piece: &str, instead: &str) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let times = text.matches(piece).count();

@@ -1,8 +1,8 @@
-//! The operations of the workload and their notes. An intention is noted before the engine writes anything;
-//! an acknowledgement is noted when the engine has returned.
+//! The operations of the workload and their notes. An intention is noted before the engine writes anything; an
+//! acknowledgement is noted when the engine has returned.
 //!
-//! All processes learn the sessions from a directory in memory, not on the disk under test. It has one file
-//! for each life, with its token. The file is created when the life has been acknowledged, and not before.
+//! All processes learn the sessions from a directory in memory, not on the disk under test. It has one file for each
+//! life, with its token. The file is created when the life has been acknowledged, and not before.
 use crate::content;
 use crate::disk::now;
 use crate::log::{Life, Note, Op};
@@ -15,15 +15,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// A grace period that outlasts every workload.
+/// A grace period that is longer than every workload.
 pub(crate) const GRACE: Duration = Duration::from_secs(3600);
 
-/// The file that takes notes.
+/// The file to which notes are written.
 #[derive(Debug)]
 pub(crate) struct Notes(File);
 
 impl Notes {
-    /// Opens the notes of a disk that is being recorded.
+    /// Opens the file for notes on a disk that is being recorded.
     ///
     /// # Errors
     ///
@@ -36,17 +36,17 @@ impl Notes {
     /// Writes a note. When this returns, the note is in the log.
     pub(crate) fn say(&self, note: Note) {
         let bytes = postcard::to_stdvec(&note).expect("a note is a few numbers");
-        // A workload cannot go on when its disk has gone.
+        // If the disk is gone, the workload cannot continue.
         (&self.0).write_all(&bytes).expect("the disk takes notes for as long as there is a workload");
     }
 }
 
-/// The table of sessions.
+/// The table of sessions: a directory with a file for each life, which holds its token.
 #[derive(Clone, Debug)]
 pub(crate) struct Table(PathBuf);
 
 impl Table {
-    /// The table in a directory.
+    /// The table in this directory.
     pub(crate) fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
@@ -57,7 +57,7 @@ impl Table {
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
-    /// The token of a life; `None` if another process has just removed it or is just writing it.
+    /// The token of a life; `None` if another process has just removed its file, or is just writing it.
     pub(crate) fn token(&self, life: Life) -> Option<Token> {
         Token::parse(&fs::read_to_string(self.0.join(life.to_string())).ok()?)
     }
@@ -67,58 +67,58 @@ impl Table {
     }
 
     fn remove(&self, life: Life) {
-        // Another process may have removed it.
+        // Another process may have removed the file.
         let _ = fs::remove_file(self.0.join(life.to_string()));
     }
 }
 
-/// One operation.
+/// An operation on a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// A life begins, with this lifetime.
+    /// Creates a session that lives for this time.
     Create(Duration),
     /// Writes the next version.
     Save,
     /// Writes a version that needs a larger file, if there is one.
     Grow,
-    /// Writes the next version and holds the lock for this long.
+    /// Writes the next version, and holds the lock for this time.
     Linger(Duration),
     /// Makes the newest version as durable as requested, without changing it.
     Keep,
-    /// The life ends, and another one begins.
+    /// Rotates the session to another id, which begins another life.
     Rotate,
-    /// The same, and for this long the old id is known as moved.
+    /// The same with a grace period of this length, in which the old id is known as moved.
     Move(Duration),
-    /// The life ends.
+    /// Deletes the session.
     Destroy,
-    /// All lives of the life's user end.
+    /// Ends all sessions of the session's user.
     CutOff,
 }
 
-/// An operation on a life.
+/// An operation on a certain session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) operation: Operation,
-    /// Its number in the notes, and the life that a creation or a rotation begins.
+    /// The number of the operation in the notes, and that of the life that a creation or a rotation begins.
     pub(crate) op: Op,
     pub(crate) life: Life,
     pub(crate) power_safe: bool,
 }
 
-/// A client of the store: it performs operations and notes them.
+/// A client of the store. It performs operations and notes them.
 #[derive(Debug)]
 pub(crate) struct Client {
     /// The store.
     pub(crate) store: Arc<FileStore>,
     /// The file that takes its notes.
     pub(crate) notes: Notes,
-    /// The table of sessions.
+    /// The table of all sessions.
     pub(crate) table: Table,
 }
 
 impl Client {
-    /// Performs an operation. Returns whether it
-    /// was done: the session may no longer exist, or the lock may not have been free in time.
+    /// Performs an operation. Returns whether it was done: the session may no longer exist, or the lock may not have
+    /// been free in time.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl Client {
                 let user = live.record.user().context("look for the user of a session")?;
                 say(Note::CuttingOff { op, user: user.parse().context("read the user of a session")? });
                 match self.store.delete_of(user, None) {
-                    // Another process may have been stopped in one.
+                    // Another process may have been stopped while it held the lock.
                     Err(error) if error.kind() == ErrorKind::Busy => return Ok(false),
                     cut => cut.context("end the sessions of a user")?,
                 }
@@ -189,7 +189,8 @@ impl Client {
         self.conclude(&call, returned)
     }
 
-    /// Moves a life to another one, the operation's; the life is the one that the store finds from the token.
+    /// Rotates a session to the life of this operation. The life that is rotated is read from the record that the store
+    /// finds by the token.
     fn rotate(&self, op: Op, token: &Token, how: &Rotation<'_>) -> sessile::Result<Option<Saved>> {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let mut change = |record: &mut Record| {
@@ -239,21 +240,21 @@ impl Client {
         Ok(())
     }
 
-    /// Bytes available for a version in a session file; `None` if the session no longer exists.
+    /// The number of bytes that a slot of the session's file has; `None` if the session has ended.
     fn slot_size(&self, token: &Token) -> Result<Option<usize>> {
         let Lookup::Live(live) = self.store.load(token).context("load a session")? else { return Ok(None) };
         let name = live.id.to_string();
         let file = self.store.path().join(&name[..2]).join(&name[2..]);
-        // It may have ended since.
+        // The session may have ended since.
         Ok(fs::metadata(file).ok().and_then(|file| usize::try_from(file.len() / 2).ok()))
     }
 
-    /// Notes the result.
+    /// Notes the result of an operation.
     fn conclude(&self, call: &Call, returned: sessile::Result<Option<Saved>>) -> Result<bool> {
         let Call { operation, op, life, .. } = *call;
         let saved = match returned {
             Ok(saved) => saved,
-            // No result was acknowledged, as if the caller had been killed.
+            // The operation has no result, as if its caller had been killed.
             Err(error) if error.kind() == ErrorKind::Busy => return Ok(false),
             Err(error) => return Err(error).with_context(|| format!("do {operation:?}")),
         };
@@ -275,7 +276,7 @@ impl Client {
     }
 }
 
-/// The version of a live session of the workload.
+/// The version of a live session in the workload.
 fn version_of(record: &Record) -> u32 {
     content::identify(record).expect("a live session is one of ours").1
 }

@@ -1,5 +1,5 @@
-//! Makes a recording: a disk, a file system, a store on it and the workload. It kills and stops the
-//! workload's processes, and at times makes the kernel write data back.
+//! Makes a recording: a disk, a file system, a store on it and the workload. It kills and stops the workload's
+//! processes, and at times makes the kernel write data back.
 use crate::check::STORE;
 use crate::disk::Pages;
 use crate::filesystem::FileSystem;
@@ -25,10 +25,10 @@ use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Number of processes at the same time.
+/// The number of processes that run at the same time.
 const PROCESSES: usize = 3;
 
-/// How much longer than requested a workload may run until every required event has happened.
+/// How much longer than requested a workload runs, at most, until every required event has happened.
 const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Parameters of a recording.
@@ -38,9 +38,9 @@ pub(crate) struct Script {
     pub(crate) filesystem: FileSystem,
     /// The durability of most saves.
     pub(crate) durability: Level,
-    /// How long the workload runs.
+    /// The time for which the workload runs.
     pub(crate) time: Duration,
-    /// The seed of the workload, as far as the scheduling of processes permits.
+    /// The seed of the workload. The scheduling of processes adds other chances.
     pub(crate) seed: u64,
 }
 
@@ -82,13 +82,13 @@ pub(crate) fn record(script: Script) -> Result<Recording> {
     Ok(Recording { filesystem: script.filesystem, bytes: script.filesystem.bytes(), base, events })
 }
 
-/// Runs the workload for its time, and on a busy machine for longer, until `has_all` required events have
+/// Runs the workload for its time, and longer on a busy machine, until `has_all` says that all required events have
 /// happened.
 fn work(script: Script, scene: &Scene, root: &File, has_all: &dyn Fn() -> bool) -> Result<()> {
     let mut chance = StdRng::seed_from_u64(script.seed);
     let notes = Notes::open(&scene.notes)?;
     let mut processes = Processes { scene, notes, seed: script.seed, started: 0, children: Vec::new() };
-    // One session is owed from the beginning.
+    // One session is promised from the beginning.
     let first = scene.make()?;
     let operation = Operation::Create(Duration::from_secs(3600));
     first.perform(Call { operation, op: 1, life: 0, power_safe: true })?;
@@ -117,26 +117,26 @@ fn work(script: Script, scene: &Scene, root: &File, has_all: &dyn Fn() -> bool) 
     processes.check()
 }
 
-/// Some session files, in random order. They are either written back as the kernel would, without a flush,
-/// so that unsynced saves reach the disk in part and may be lost from it; or synced, as a program does that
-/// copies files, which makes the file system write down its state of their names.
+/// Some session files, in random order. They are either written back as the kernel would, without a flush, so that
+/// unsynced saves reach the disk in part and may be lost from it; or synced, as a program does that copies files, which
+/// makes the file system write down its state of their names.
 fn some_files(store: &Path, count: RangeInclusive<usize>, chance: &mut StdRng) -> impl Iterator<Item = File> {
     let shards = fs::read_dir(store).into_iter().flatten().flatten();
     let files = shards.flat_map(|shard| fs::read_dir(shard.path()).into_iter().flatten().flatten());
     let mut paths: Vec<_> = files.map(|file| file.path()).collect();
     paths.shuffle(chance);
     paths.truncate(chance.random_range(count));
-    // Any of them may have been removed.
+    // Other processes may have removed some of these files.
     paths.into_iter().filter_map(|path| File::open(path).ok())
 }
 
-/// The processes of the workload. They are killed when this is dropped.
+/// The processes of the workload. They are killed when this value is dropped.
 struct Processes<'a> {
     scene: &'a Scene,
     notes: Notes,
     seed: u64,
     started: u32,
-    /// Each with its number.
+    /// The running processes, each with its number.
     children: Vec<(u32, Child)>,
 }
 
@@ -149,7 +149,7 @@ impl Processes<'_> {
         Ok(())
     }
 
-    /// A process ends only by being killed; any other end is an error.
+    /// Checks that no process has ended by itself.
     fn check(&mut self) -> Result<()> {
         for (_, child) in &mut self.children {
             if let Some(status) = child.try_wait().context("check a process of the workload")? {
@@ -164,13 +164,13 @@ impl Processes<'_> {
         let killed = child.kill();
         let waited = child.wait();
         let status = killed.and(waited).context("kill a process of the workload")?;
-        // It may have failed since the last check.
+        // The process may have failed since the last check.
         ensure!(status.signal() == Some(libc::SIGKILL), "a process of the workload failed: {status}");
         (0..THREADS).for_each(|thread| self.notes.say(Note::Killed { hand: hand_of(number, thread) }));
         self.start()
     }
 
-    /// Stops a process for longer than the lock wait of the others.
+    /// Stops a process for longer than the wait limit of the others.
     fn stop_for_a_while(&mut self, which: usize) -> Result<()> {
         let pid = Pid::from_child(&self.children[which].1);
         kill_process(pid, Signal::STOP).context("stop a process of the workload")?;

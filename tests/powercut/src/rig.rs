@@ -1,8 +1,8 @@
 //! A disk, a loop device on it and a mount point: the base of a recording and of a check.
 //!
-//! All parts are removed in reverse order when the rig is dropped. The kernel keeps a device's pages until
-//! its last user closes it, which may be a service that examines every changed device. So the kernel is instructed
-//! to discard them before each mount, which then sees an image that was exchanged meanwhile.
+//! All parts are removed in reverse order when the rig is dropped. The kernel keeps a device's pages until its last
+//! user closes it, which may be a service that examines every changed device. So the kernel is instructed to discard
+//! them before each mount, which then sees an image that was exchanged meanwhile.
 use crate::disk::{Disk, Pages};
 use crate::filesystem::{FileSystem, run};
 use crate::image::Image;
@@ -14,21 +14,21 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-/// Number of attempts to unmount, 10 ms apart, while another process still has the mount open.
+/// The number of attempts to unmount, 10 ms apart, while another process still has the mount open.
 const UNMOUNT_TRIES: u32 = 300;
 
 /// A disk that can be mounted.
 pub(crate) struct Rig {
     filesystem: FileSystem,
     mountpoint: PathBuf,
-    // Dropped in this order: the loop device has the disk's file open.
+    // The loop device is dropped before the disk, because it has the disk's file open.
     device: LoopDevice,
-    /// The disk.
+    /// The disk that this process serves.
     pub(crate) disk: Disk,
 }
 
 impl Rig {
-    /// Sets it up below a directory.
+    /// Makes a disk, and a loop device on it, below a directory.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Rig {
     }
 }
 
-/// A file system that is mounted until this is dropped.
+/// A mounted file system. It is unmounted when this value is dropped.
 pub(crate) struct Mounted<'a> {
     path: &'a Path,
     is_mounted: bool,
@@ -74,11 +74,11 @@ impl Mounted<'_> {
         self.path
     }
 
-    /// Unmounts it, which dropping it also does.
+    /// Unmounts the file system, as dropping does.
     ///
     /// # Errors
     ///
-    /// It is still in use and is unmounted when that ends. Until then its disk must not be changed.
+    /// The file system is still in use. It is unmounted when that ends, and until then its disk must not be changed.
     pub(crate) fn unmount(mut self) -> Result<()> {
         self.unmount_now()
     }

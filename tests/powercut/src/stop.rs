@@ -1,6 +1,6 @@
-//! Requests to stop: Ctrl-C or a signal of a service manager. A process that serves a disk must release it
-//! first, in order: the kernel waits for a disk whose server was killed while it was in use, and so does
-//! every process that queries loop devices.
+//! Requests to stop: Ctrl-C, or a signal of a service manager. A process that serves a disk must first release the
+//! disk, in order. If the process was killed while the disk is in use, the kernel would wait for the disk, and with it
+//! every process that asks for loop devices.
 use anyhow::{Context, Result, ensure};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 
 static STOP_REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on signals are recorded and do not end the process.
+/// Installs handlers, so that signals are recorded and do not end the process.
 ///
 /// # Errors
 ///
-/// The kernel refuses.
+/// The kernel refuses a handler.
 pub(crate) fn listen() -> Result<()> {
     let requested = STOP_REQUESTED.get_or_init(Arc::default);
     for signal in [SIGHUP, SIGINT, SIGTERM] {

@@ -1,6 +1,5 @@
-//! Contents of a recording: how many operations of each kind were acknowledged, and where processes were
-//! killed. A workload that did nothing breaks no promise, so this decides whether a result is meaningful.
-//! Pure.
+//! Counts of a recording: how many operations of each kind were acknowledged, and where processes were killed. A
+//! workload that did nothing breaks no promise, so these counts decide whether a result means anything.
 use crate::content;
 use crate::kill_at_syscall::KillPoint;
 use crate::log::{Event, Life, Micros, Note, Op, dies_with};
@@ -11,36 +10,36 @@ use std::fmt;
 /// Kinds of acknowledged operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A life began.
+    /// A session was created.
     Create,
     /// A version was written.
     Update,
     /// A version was written that certainly needed a larger file.
     Grow,
-    /// A version was kept.
+    /// A version was made durable without a change.
     Keep,
-    /// A life went on as another one.
+    /// A session was rotated to another id.
     Rotate,
-    /// A life went on as another one, and its id is known as moved.
+    /// A session was rotated with a grace period, so that its old id is known as moved.
     Move,
-    /// A life went on as another one with a login.
+    /// A session was rotated with a login.
     LogIn,
-    /// A life ended.
+    /// A session was deleted.
     Destroy,
-    /// All lives of a user ended.
+    /// All sessions of a user were ended.
     CutOff,
-    /// A life ended whose last save certainly needed a larger file, and was relaxed.
+    /// A session was deleted after a relaxed save that certainly needed a larger file.
     DestroyGrown,
-    /// A life ended that a rotation with a grace period had begun.
+    /// A session was deleted that a rotation with a grace period had moved.
     DestroyMoved,
-    /// A life ended after a process had been killed that was about to end it.
+    /// A session was deleted after a process had been killed while it deleted the session.
     DestroyAgain,
-    /// A life ended while a save held its lock for longer than the lock wait.
+    /// A session was deleted while a save held its lock for longer than the wait limit.
     DestroyPassing,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub(crate) const ALL: [Self; 13] = [
         Self::Create,
         Self::Update,
@@ -89,18 +88,18 @@ pub(crate) fn acknowledged(events: &[Event]) -> Vec<(usize, Kind)> {
 #[derive(Default)]
 struct Reader {
     pending: HashMap<Op, (Micros, Note)>,
-    /// Lives that a process was killed while ending.
+    /// The lives that a process was deleting when it was killed.
     half_ended: HashSet<Life>,
-    /// Bytes available to the versions so far.
+    /// The number of bytes for which the file of each life has had room so far.
     room: HashMap<Life, usize>,
-    /// Lives whose last save went to a larger file and was relaxed.
+    /// The lives whose last save was relaxed and needed a larger file.
     grown: HashSet<Life>,
-    /// Lives that a rotation with a grace period began.
+    /// The lives that a rotation with a grace period has begun.
     moved: HashSet<Life>,
 }
 
 impl Reader {
-    /// The operation that the note acknowledges.
+    /// The kind of the operation that the note acknowledges; `None` if it acknowledges none.
     fn take(&mut self, when: Micros, note: &Note) -> Option<Kind> {
         match *note {
             Note::Done { op, .. } => {
@@ -122,7 +121,8 @@ impl Reader {
         }
     }
 
-    /// Some operations have ended with their process, without acknowledgement.
+    /// Handles operations that have ended with their process, without an acknowledgement: notes the lives that they
+    /// were deleting or rotating.
     fn cut_short(&mut self, is_dead: impl Fn(Op) -> bool) -> Option<Kind> {
         for (_, (_, note)) in self.pending.extract_if(|op, _| is_dead(*op)) {
             if let Note::Ending { life, .. } | Note::Rotating { life, .. } = note {
@@ -135,8 +135,7 @@ impl Reader {
     fn kind(&mut self, begun: Micros, done: Micros, note: &Note) -> Kind {
         match *note {
             Note::Saving { life, version, power_safe, .. } => {
-                // A record takes more than its body, and at most this much more; a file has room for two of
-                // them.
+                // A record takes at most this many bytes more than its body. A file has room for two of them.
                 const MORE: usize = 512;
                 let body = content::length(life, version);
                 let room = self.room.entry(life).or_insert_with(|| room_for(content::length(life, 1) + MORE));
@@ -225,8 +224,8 @@ impl Tally {
         self.swept_marks += other.swept_marks;
     }
 
-    /// Required events that did not happen. Whether a destroy meets another one, or a save, is up to chance:
-    /// these may be missing.
+    /// The required events that have not happened. Whether a deletion meets another one, or a save, is a matter of
+    /// chance, so those events are not required.
     pub(crate) fn missing(&self) -> Vec<String> {
         let operations = Kind::ALL.into_iter().take(11).filter(|kind| self.operations[*kind as usize] == 0);
         let deaths = KillPoint::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);

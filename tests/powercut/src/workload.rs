@@ -1,6 +1,5 @@
-//! The workload: processes that create, change, keep, rotate and destroy sessions of one store, at both
-//! durabilities, each with several threads and a reaper. Some operations run in a process that is killed
-//! half-way.
+//! The workload: processes that create, change, keep, rotate and destroy sessions of one store, at both durabilities,
+//! each with several threads and a reaper. Some operations run in a process that is killed half-way.
 //!
 //! There are few sessions, so that operations meet: every thread changes, rotates and ends each of them.
 use crate::kill_at_syscall::KillPoint;
@@ -23,12 +22,12 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
-/// Threads of a process.
+/// The number of threads of a process.
 pub(crate) const THREADS: u32 = 2;
-/// Approximate number of sessions.
+/// The approximate number of sessions.
 const SESSIONS: usize = 24;
-/// Shorter than the time for which a process is sometimes stopped, so that a session is ended while its lock
-/// is held.
+/// The wait limit for locks. It is shorter than the time for which a process is sometimes stopped, so that sessions are
+/// ended while their locks are held.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(60);
 
 /// Arguments by which a process of the workload learns its environment.
@@ -51,14 +50,14 @@ pub(crate) struct Scene {
 /// The durability of most saves of a workload; the others have the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Level {
-    /// A power cut does not undo them.
+    /// A power cut does not undo an acknowledged save.
     PowerSafe,
-    /// They are never torn.
+    /// A power cut may undo a save, and never tears it.
     Relaxed,
 }
 
 impl Level {
-    /// How many of a hundred saves are power-safe.
+    /// The number of power-safe saves in a hundred.
     fn power_safe_percent(self) -> u32 {
         match self {
             Self::PowerSafe => 80,
@@ -80,7 +79,7 @@ pub(crate) struct Worker {
     seed: u64,
 }
 
-/// One operation in a process that is killed in it.
+/// A process that performs one operation and is killed in it.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct KillAtSyscall {
     #[command(flatten)]
@@ -131,8 +130,8 @@ impl Scene {
         self.open(true)
     }
 
-    /// Opens the store in its own process, which dies with its parent: no process may use a disk that has
-    /// been removed.
+    /// Opens the store in a process of the workload. The process dies with its parent, because no process may use a
+    /// disk that has been removed.
     ///
     /// # Errors
     ///
@@ -180,8 +179,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// The engine failed, in one of the threads or in the reaper, for a reason that must not occur here, or
-    /// panicked. The process then ends, and the recorder notices.
+    /// The engine failed, in one of the threads or in the reaper, for a reason that must not occur here, or panicked.
+    /// The process then ends, and the recorder notices.
     pub(crate) fn run(&self) -> Result<()> {
         let client = self.scene.enter()?;
         let (fail, failed) = mpsc::channel();
@@ -215,7 +214,7 @@ pub(crate) fn hand_of(process: u32, thread: u32) -> log::Hand {
     u64::from(process * THREADS + thread)
 }
 
-/// Notes the sessions that a reaper removes, and reports when it could not.
+/// Notes how many sessions a reaper has removed, and reports its failures.
 fn observe_sweeps(notes: Notes, fail: Sender<anyhow::Error>) -> impl FnMut(&sessile::Result<SweepReport>) {
     move |swept| {
         let failure = match swept {
@@ -261,13 +260,13 @@ impl KillAtSyscall {
 struct Hand {
     client: Client,
     scene: Scene,
-    /// The next operation and the next life; no other thread uses the same numbers.
+    /// The number of the next operation, and of the next life. No other thread uses the same numbers.
     next: u64,
     chance: StdRng,
 }
 
 impl Hand {
-    /// Works until an error or a panic, and returns it.
+    /// Works until an error or a panic, and returns that.
     fn work_until_failure(&mut self) -> anyhow::Error {
         loop {
             match catch_unwind(AssertUnwindSafe(|| self.work())) {
@@ -302,7 +301,7 @@ impl Hand {
         }
     }
 
-    /// Some sessions expire while the workload runs.
+    /// A creation. Some of the sessions expire while the workload runs.
     fn creation(&self) -> Operation {
         let short = self.next.is_multiple_of(4);
         Operation::Create(if short {
@@ -312,7 +311,8 @@ impl Hand {
         })
     }
 
-    /// Some grace periods are over while the workload runs, so that sweeps find marks to remove.
+    /// A rotation with a grace period. Some of the periods end while the workload runs, so that sweeps find marks to
+    /// remove.
     fn moving(&self) -> Operation {
         let short = self.next.is_multiple_of(3);
         Operation::Move(if short { Duration::from_millis(100 + self.next % 300) } else { GRACE })
@@ -335,7 +335,7 @@ impl Hand {
         self.chance.random_range(0..100) < self.scene.durability.power_safe_percent()
     }
 
-    /// Saves a session for longer than the lock wait of the others, and destroys it meanwhile.
+    /// Saves a session for longer than the wait limit of the others, and deletes it meanwhile.
     fn overtake(&mut self, life: Life) -> Result<()> {
         const HEAD_START: Duration = Duration::from_millis(10);
         let power_safe = self.is_power_safe();
@@ -351,7 +351,7 @@ impl Hand {
         })
     }
 
-    /// Saves a session into a larger file without a sync of its name, and destroys it at once.
+    /// Saves a session into a larger file without a sync of its name, and deletes it at once.
     fn outgrow(&mut self, life: Life) -> Result<()> {
         let (growing, ending) = (self.next(), self.next());
         self.client.perform(Call { operation: Operation::Grow, op: growing, life, power_safe: false })?;
@@ -359,9 +359,9 @@ impl Hand {
         self.client.perform(end).map(drop)
     }
 
-    /// Starts an operation in a process that is killed in it, then saves the same session: the next writer
-    /// must not lose a version that was acknowledged before the killed process. Or destroys it: then it must
-    /// not come back, although it may have been gone already.
+    /// Starts an operation in a process that is killed in it, then saves the same session: the next writer must not
+    /// lose a version that was acknowledged before the killed process. Or destroys it: then it must not come back,
+    /// although it may have been gone already.
     fn kill_half_way(&mut self, life: Life) -> Result<()> {
         let (operation, at) = match self.chance.random_range(0..20) {
             0..2 => (KilledOperation::Create, KillPoint::CHOICES[self.chance.random_range(0..6)]),
@@ -380,7 +380,7 @@ impl Hand {
             ),
             _ => (KilledOperation::Save, KillPoint::Fdatasync),
         };
-        // A relaxed save does not sync.
+        // A relaxed save makes no sync, so its process cannot be killed at one.
         let syncs = self.scene.durability == Level::PowerSafe
             || matches!(at, KillPoint::Fdatasync | KillPoint::Fsync);
         let power_safe = syncs || self.is_power_safe();

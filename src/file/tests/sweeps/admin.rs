@@ -1,8 +1,8 @@
-//! Load, delete, import, quarantine and scan by public id: each call fails, is the last call of a process, or runs
-//! beside an operation of another process.
+//! Load, delete, import, quarantine and scan by public id: in each run, one call fails, or is the last one of a
+//! process, or another process works on the session before it.
 use super::*;
 
-/// An operation of administration.
+/// An operation by public id, or a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Task {
     Import { power_safe: bool },
@@ -27,7 +27,7 @@ const TASKS: [Task; 8] = [
 
 const DAMAGED: [u8; 2 * SLOT_MIN] = [0xa5; 2 * SLOT_MIN];
 
-/// Three ids: of a live session, of a damaged file, and an unused one.
+/// Three public ids: of a live session, of a damaged file, and one that is not in use.
 struct Places {
     alive: SessionId,
     damaged: SessionId,
@@ -45,7 +45,7 @@ impl Places {
         places
     }
 
-    /// Runs the operation. Returns whether it did its work.
+    /// Runs the operation. Returns whether it has done something.
     fn run(&self, task: Task, store: &FileStore) -> Result<bool> {
         let durability = |power_safe| if power_safe { Durability::PowerSafe } else { Durability::Relaxed };
         match task {
@@ -74,7 +74,7 @@ impl Places {
         }
     }
 
-    /// The damaged bytes, wherever the file is: in its place, or in quarantine.
+    /// Whether the damaged bytes are in the file's place, and whether they are in quarantine.
     fn damaged(&self, fixture: &Fixture) -> [bool; 2] {
         let aside = fixture.dir.path().join("damaged").join(self.damaged.public_id().to_string());
         [fixture.path(&self.damaged), aside].map(|path| {
@@ -92,7 +92,7 @@ impl Places {
         }
     }
 
-    /// Asserts that nothing was lost after a fault.
+    /// Asserts that after a fault nothing was lost.
     #[track_caller]
     fn check(&self, task: Task, result: Option<&Result<bool>>, fixture: &Fixture, context: &str) {
         if let Some(Ok(done)) = result {
@@ -108,8 +108,8 @@ impl Places {
         }
         match task {
             Task::Import { .. } if done => assert_eq!(free.as_deref(), Some("imported"), "{context}"),
-            // The import was killed, or its file could not be removed, or it was not invalidated: the session may be
-            // there.
+            // The session may be there: the import was killed, its file could not be removed, or the invalidation
+            // failed.
             Task::Import { .. } => {
                 assert!([None, Some("imported")].contains(&free.as_deref()), "{context}: {free:?}");
             }
@@ -131,7 +131,7 @@ impl Places {
     fn check_again(&self, task: Task, fixture: &Fixture, context: &str) {
         let again = match self.run(task, &fixture.store) {
             Err(error) if error.kind() == ErrorKind::Busy && matches!(task, Task::Import { .. }) => {
-                // For an hour, the leftover of an interrupted creation blocks the name.
+                // For an hour, the file of an interrupted creation blocks the name.
                 assert_eq!(fixture.text(&self.free), None, "{context}");
                 age(&fixture.path(&self.free));
                 fixture.store.sweep(&unrested().full(true)).unwrap();
@@ -165,7 +165,7 @@ fn quarantine_overwrites_no_earlier_file() {
         assert_eq!(fixture.store.quarantine(&id).unwrap(), Some(aside(n)));
         assert_eq!(fixture.store.quarantine(&id).unwrap(), None, "there is none any more");
     }
-    // The file is damaged and quarantined again and again.
+    // All numbers are in use by files of earlier quarantines.
     (3..1000).for_each(|n| fs::write(aside(n), "").unwrap());
     fs::write(&place, DAMAGED).unwrap();
     let error = fixture.store.quarantine(&id).unwrap_err();
@@ -196,7 +196,8 @@ fn a_failing_call_of_an_admin_operation_loses_nothing() {
                     assert!(result.is_err(), "{context}: it was left out in silence");
                 }
                 if matches!(task, Task::Load | Task::QuarantineLive | Task::ImportExisting) && met {
-                    // An unreadable file is not reported as present. (The last call is the invalidation at the unlock.)
+                    // A failed call makes the operation fail, except for the invalidation at the unlock, which is the
+                    // last call.
                     assert!(result.is_err() || calls[call] == "invalidate", "{context}");
                 }
                 if matches!(task, Task::Import { .. })
@@ -271,7 +272,7 @@ fn one_of_two_imports_of_the_same_session_wins() {
     for power_safe in [false, true] {
         let other = |store: &FileStore, [_, _, free]: &[SessionId; 3]| {
             match store.import(&free.public_id(), &record("other"), Durability::Relaxed) {
-                // The first import was stopped in this call for the whole lock wait.
+                // The first import was stopped in this call for the whole wait limit.
                 Err(error) if error.kind() == ErrorKind::Busy => false,
                 imported => imported.unwrap(),
             }
@@ -288,7 +289,7 @@ fn one_of_two_imports_of_the_same_session_wins() {
 fn remembering(dir: &Path) -> FileStore {
     FileStoreOptions::new().watch(false).lock_wait(Duration::from_millis(5)).open(dir).unwrap()
 }
-/// A process was killed after a forced delete and before its invalidation.
+/// A process was killed after a forced delete had removed the session, and before its invalidation.
 #[test]
 fn an_import_replaces_the_cached_earlier_session() {
     let dir = directory();
@@ -357,7 +358,7 @@ fn a_delete_during_an_import_agrees_with_both_results() {
         let other =
             |store: &FileStore, [_, _, free]: &[SessionId; 3]| store.delete_by_id(&free.public_id()).unwrap();
         meet_in_every_call(Task::Import { power_safe }, other, |fixture, places, result, _, context| {
-            // A delete before the import deleted nothing.
+            // A delete before the import has deleted nothing.
             let text = fixture.text(&places.free);
             assert!(text.is_none() || result.is_ok_and(|imported| imported), "{context}: {text:?}");
             assert_eq!(text.is_some(), fixture.path(&places.free).exists(), "{context}");
@@ -388,7 +389,7 @@ fn a_delete_during_a_quarantine_is_no_error() {
     };
     meet_in_every_call(Task::Quarantine, other, |fixture, places, result, _, context| {
         let is_aside = match result {
-            // The other operation took the whole lock wait, and the task had to begin again.
+            // The other operation has used the whole wait limit, so the task failed, and is run again.
             Err(error) if error.kind() == ErrorKind::Busy => false,
             result => result.unwrap_or_else(|error| panic!("{context}: {error}")),
         };

@@ -1,8 +1,8 @@
 //! The system calls of a sweep, and their order.
 use super::*;
 
-/// The first calls of every pass: the index, its lock, and the hour of the last walk; the marker of a complete user
-/// index.
+/// The first calls of every pass: it opens the index, locks it, and reads the hour of the last walk; then the marker of
+/// a complete user index.
 const BEGIN: [&str; 11] = [
     "open directory",
     "open file in directory",
@@ -21,12 +21,12 @@ const LIST: &str = "list directory";
 const SIZE: &str = "stat in directory";
 const ENTRIES: [&str; 3] = ["open file in directory", "read", "read"];
 const SHARD: &str = "open shard";
-/// The calls for an expired session. Under its lock it is marked as deleted, for waiting writers; invalidated; and
-/// unlinked, if the name still leads to the file.
+/// The calls for an expired session. Under its lock, its file gets the flag "retiring" for waiting writers, the session
+/// is invalidated, and the name is unlinked if it still leads to the file.
 const REMOVED: [&str; 8] =
     ["open session in shard", "lock", "read", "write", "invalidate", "stat file", "stat session", "unlink"];
 const GONE: [&str; 1] = ["open session in shard"];
-/// Every lock holder invalidates before it unlocks.
+/// The calls for a live session. Every lock holder invalidates before it unlocks.
 const ALIVE: [&str; 4] = ["open session in shard", "lock", "read", "invalidate"];
 /// The calls of an insertion in a bucket that is not open yet.
 const INSERTED: [&str; 4] = ["open directory", "open file in directory", "append", "stat file"];
@@ -46,7 +46,7 @@ impl Stage {
 fn a_pass_with_nothing_due_costs_a_look_at_the_index() {
     let stage = Stage::new();
     stage.check_calls(&[&BEGIN, &[LIST]]);
-    // Also with any number of live sessions in later hours.
+    // The calls do not depend on the number of live sessions in later hours.
     for _ in 0..10 {
         stage.session(Where::Elsewhere, at(SWEPT, 1), "x");
     }
@@ -85,7 +85,7 @@ fn a_due_session_costs_one_read_and_a_later_one_none() {
     assert_eq!(stage.text(&renewed).as_deref(), Some("renewed"));
 }
 
-/// The session is due and locked. Its entry stays for the next pass, and the sweep does not wait.
+/// The session is due and locked. The sweep does not wait for the lock, and the entry stays for the next pass.
 #[test]
 fn a_session_in_use_is_left_without_waiting() {
     let stage = Stage::new();
@@ -100,7 +100,7 @@ fn a_session_in_use_is_left_without_waiting() {
     stage.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
 }
 
-/// The same after the session's hour is over and the bucket is removed, also if the shard is walked: each pass tries
+/// The same when the session's hour is over and the bucket is removed, and also if the shard is walked. Each pass tries
 /// the session once.
 #[test]
 fn a_locked_session_is_tried_again_by_the_next_pass() {
@@ -114,7 +114,7 @@ fn a_locked_session_is_tried_again_by_the_next_pass() {
             let (report, calls) = during(|_, _| None, || stage.sweep_without_failures(&unrested(), "in use"));
             assert_eq!(report.removed, 0, "{place:?}");
             let tried = calls.iter().filter(|call| **call == "open session in shard").count();
-            // The first pass tries it in the walk and by its entry, later passes by its entry only.
+            // The first pass tries the session in its walk and by its entry; later passes try it by the entry only.
             let looks = if (place, pass) == (Where::Walked, 0) { 2 } else { 1 };
             assert_eq!(tried, looks, "{place:?}: {calls:?}");
             stage.clock.advance(Duration::from_micros(1));
@@ -165,7 +165,7 @@ fn a_bucket_is_unlinked_before_its_tail_is_read() {
     stage.check_calls(&[&BEGIN, &[LIST]]);
 }
 
-/// A removal that a power cut reverts leaves an expired session.
+/// If a power cut reverts a removal, the session that comes back has expired.
 #[test]
 fn a_sweep_syncs_nothing_and_opens_due_or_walked_sessions_only() {
     let stage = Stage::new();
@@ -178,14 +178,14 @@ fn a_sweep_syncs_nothing_and_opens_due_or_walked_sessions_only() {
     stage.clock.set(at(SWEPT, 30));
     let (report, calls) = during(|_, _| None, || stage.sweep_without_failures(&unrested(), "alone"));
     assert!(calls.iter().all(|call| !call.starts_with("sync")), "{calls:?}");
-    // All sessions in the walked shard are opened, and two of them once more to be removed. The entries for 40 and 10
-    // past are opened in both shards.
+    // All sessions in the walked shard are opened, and two of them once more for their removal. Sessions due at 10 and
+    // 40 minutes past the hour are opened in both shards.
     let opened = |by| calls.iter().filter(|call| **call == by).count();
     assert_eq!((opened("open session"), opened("open session in shard")), (8, 2 + 4 + 4), "{report:?}");
     assert_eq!((report.examined, report.removed), (8 + 4, 4), "{report:?}");
 }
 
-/// A missing name means that no invalidation is pending.
+/// An absent name must mean that the invalidation was made.
 #[test]
 fn a_removal_invalidates_before_the_name_is_gone() {
     for place in [Where::Elsewhere, Where::Walked] {

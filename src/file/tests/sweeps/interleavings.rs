@@ -1,7 +1,7 @@
 //! Operations on a session between two calls of a sweep, and sweeps between two calls of other operations.
 use super::*;
 
-/// Runs an operation in another thread before the n-th call, if there are so many calls.
+/// Runs an operation in another thread before the call with this number, if there are as many calls.
 fn in_call(
     n: usize,
     operation: impl FnOnce() + Send + 'static,
@@ -50,7 +50,7 @@ impl Other {
         done.map(|live| live.is_some())
     }
 
-    /// The texts afterwards under the session's id and its successor's; `there` is the text before.
+    /// The expected texts afterwards, under the session's id and its successor's. `there` is the text before.
     fn leaves(self, acknowledged: bool, there: Option<&str>) -> [Option<String>; 2] {
         match self {
             _ if !acknowledged => [there.map(str::to_owned), None],
@@ -63,10 +63,10 @@ impl Other {
     }
 }
 
-/// The deadline of the swept session. Its entry in the index has an earlier deadline.
+/// The deadline of the swept session: hour and minute. Its entry in the index has an earlier deadline.
 const DEADLINE: (u64, u64) = (SWEPT, 31);
 
-/// The times of the clock in minutes: at the beginning of the sweep, during the other operation, and afterwards.
+/// Times of the clock, in minutes: at the beginning of the sweep, during the other operation, and afterwards.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     swept: u64,
@@ -103,12 +103,12 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
         };
         let acknowledged = match answer {
             Ok(done) => done,
-            // The sweep has the lock.
+            // The sweep holds the lock.
             Err(error) if error.kind() == ErrorKind::Busy => false,
             Err(error) => panic!("{context}: {error}"),
         };
         let got = [stage.text(&session), stage.text(&successor)];
-        // A refused save leaves a session that may be swept or may stay; it expires in either case.
+        // If the save was refused, the session may be swept or may stay. It expires in either case.
         let there = (times.after < DEADLINE.1 && stage.exists(&session)).then_some("old");
         let want = if acknowledged && other == Other::Keep && times.after >= DEADLINE.1 {
             [None, None]
@@ -116,13 +116,13 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
             other.leaves(acknowledged, there)
         };
         assert_eq!(got, want, "{context}, acknowledged: {acknowledged}");
-        // Nor does an earlier time bring back a deleted session.
+        // Setting the clock back does not bring a deleted session back either.
         stage.clock.set(at(SWEPT, 29));
         if acknowledged && [Other::Rotate, Other::Move, Other::Delete].contains(&other) {
             assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
         assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
-        // No session is forgotten.
+        // The index has not lost the session.
         stage.clock.set(at(MADE + 9, 1));
         stage.sweep_without_failures(&unrested(), &context);
         assert!(
@@ -143,7 +143,7 @@ fn a_save_or_delete_during_a_sweep_prevails() {
     }
 }
 
-/// The sweep has begun to remove a session that is then alive again.
+/// The sweep has found the session expired. Then the clock is set back, and the session is alive again.
 #[test]
 fn a_clock_set_back_during_a_sweep_loses_and_revives_nothing() {
     for place in [Where::Walked, Where::Elsewhere] {
@@ -186,7 +186,7 @@ fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
                 };
                 let waiter =
                     thread::spawn(move || during(import, || other.run(&waiting, &session, &successor)).0);
-                // One descriptor is the sweep's.
+                // Waits until both processes have the file open: one descriptor belongs to the sweep.
                 let began = Instant::now();
                 while descriptors(|open| open == path) < 2 {
                     assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
@@ -244,11 +244,11 @@ fn a_session_imported_during_a_sweep_stays() {
             let removed = report.unwrap().removed;
             let Some(answer) = answer.lock().unwrap().take() else { break };
             let was = match answer {
-                // The sweep was stopped, and held the lock for the whole lock wait.
+                // The sweep was stopped, and held the lock for the whole wait limit.
                 Err(error) if error.kind() == ErrorKind::Busy => false,
                 answer => answer.unwrap(),
             };
-            // An import before the sweep's lock replaces the expired session.
+            // An import that came before the sweep had the lock has replaced the expired session.
             assert!(removed == 1 || (was && removed == 0), "{context}: {removed}");
             imported += usize::from(was);
             assert_eq!(stage.text(&session).as_deref(), was.then_some("imported"), "{context}");
@@ -263,7 +263,7 @@ fn a_session_imported_during_a_sweep_stays() {
     }
 }
 
-/// The inserting process reads the clock before the hour ends.
+/// The inserting process has read the clock before the hour ended.
 #[test]
 fn an_insertion_during_a_bucket_removal_is_not_lost() {
     let stage = Stage::new();
@@ -273,7 +273,7 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
         stage.reset();
         stage.session(Where::Elsewhere, at(MADE, 50), "x");
         stage.clock.set(at(SWEPT, 0));
-        // The bucket is open, as in a process that inserts all the time.
+        // The bucket is open, as in a process that inserts sessions all the time.
         let before = stage.id(Where::Elsewhere);
         let filed_late = stage.id(Where::Elsewhere);
         let make = |store: &FileStore, session: &SessionId| {
@@ -305,7 +305,7 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
 
 // --------------------------------------------------------------------------------------- sweeps beside operations
 
-/// A session reaches its deadline during an operation on it, and is swept at that instant.
+/// A session reaches its deadline in the middle of an operation on it, and is swept at that instant.
 fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
     let stage = Stage::new();
     let sweeper = stage.other();
@@ -367,7 +367,8 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
         };
         assert_eq!([old, made], want, "{context}: {acknowledged}");
         assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
-        // A session that was reported as deleted or expired does not come back with an earlier time.
+        // If an operation has reported the session as deleted or expired, it does not come back when the clock is set
+        // back.
         if acknowledged && [Operation::Delete, Operation::Rotate, Operation::Move].contains(&operation) {
             stage.clock.set(at(SWEPT, 30));
             assert_eq!(stage.text(&session), None, "{context}: it came back");
@@ -382,7 +383,7 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
 #[test]
 fn an_acknowledged_renewal_survives_a_sweep_at_the_deadline() {
     for operation in WRITING {
-        // The operation renews the session, or not.
+        // The operation moves the deadline to a later time, or does not.
         for until in [at(MADE + 9, 30), at(SWEPT, 31)] {
             expire_and_sweep_in_every_call(operation, until);
         }

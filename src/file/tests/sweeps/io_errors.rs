@@ -1,22 +1,22 @@
 //! Sweeps in which one call fails, or in which the process dies in one call.
 use super::*;
 
-/// Each session that must not be lost, with its deadline and its text.
+/// The sessions that must not be lost, with their deadlines and texts.
 type Alive = Vec<(SessionId, SystemTime, &'static str)>;
 
-/// One file of each kind, to be swept at half past [`SWEPT`].
+/// Files of each kind, which are swept at half past the hour [`SWEPT`].
 struct Scene {
-    /// Alive, and in the index.
+    /// Live sessions that the index lists.
     indexed: Alive,
-    /// Alive, and missing from the index; in the shard that is walked.
+    /// Live sessions in the walked shard that the index lacks.
     unindexed: Alive,
-    /// Expired, and in the index.
+    /// Expired sessions that the index lists.
     expired: Vec<SessionId>,
-    /// Expired, and missing from the index; in the shard that is walked.
+    /// An expired session in the walked shard that the index lacks.
     expired_unindexed: SessionId,
-    /// An old leftover.
+    /// Old leftovers of interrupted operations.
     leftovers: Vec<PathBuf>,
-    /// Damaged, and unknown.
+    /// Damaged files and unknown files.
     kept: Vec<PathBuf>,
 }
 
@@ -59,7 +59,7 @@ impl Scene {
         Self { indexed, unindexed, expired: expired.into(), expired_unindexed, leftovers, kept }
     }
 
-    /// Asserts that a sweep with a fault has lost nothing, and that one more sweep finishes the work.
+    /// Asserts that a sweep with a fault has lost nothing, and that one more sweep completes the work.
     #[track_caller]
     fn check(&self, stage: &Stage, context: &str) {
         let alive = || self.indexed.iter().chain(&self.unindexed);
@@ -75,7 +75,7 @@ impl Scene {
         }
         stage.check_nothing_is_held(context);
 
-        // Unreadable files are tried again some minutes later.
+        // Files that could not be read are tried again some minutes later.
         stage.clock.set(at(SWEPT, 41));
         stage.sweep_without_failures(&unrested(), context);
         check_alive(context);
@@ -86,7 +86,7 @@ impl Scene {
             assert!(stage.is_indexed_by(session, *deadline), "{context}: the index has forgotten `{text}`");
         }
 
-        // Files that are missing from the index wait for the next walk.
+        // Files that the index lacks wait for the next walk.
         let report = stage.sweep_without_failures(&unrested().full(true), context);
         assert_eq!((report.damaged, report.unknown), (1, 2), "{context}");
         check_alive(context);
@@ -98,7 +98,7 @@ impl Scene {
             assert!(stage.is_indexed_by(session, *deadline), "{context}: the index has not found `{text}`");
         }
 
-        // The shards of these files are not walked before the files expire, so the sweep finds them by the index.
+        // The shards of these files are not walked before the files expire, so they are found by the index.
         stage.clock.set(at(UNTIL.0, UNTIL.1 + 10));
         let report = stage.sweep_without_failures(&unrested(), context);
         assert_eq!(report.removed, alive().count() as u64, "{context}");
@@ -127,7 +127,7 @@ const BEFORE_THE_SHARD: [(&str, &str); 8] = [
     ),
     ("three buckets", "open file in directory, read, read, read"),
 ];
-/// The calls between the walked shard and the due entries: the hour is recorded.
+/// The write of the hour, between the walked shard and the due entries.
 const AFTER_THE_SHARD: (&str, &str) =
     ("sizes", "write, list directory, stat in directory?, stat in directory?");
 
@@ -149,10 +149,10 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
     let is_after = |n: &usize| calls[*n..].iter().zip(&names_after).all(|(a, b)| a == b);
     let after_at = (before.len()..calls.len() - after.len()).find(is_after).expect("the hour is recorded");
     let other = |n: usize| match calls[n] {
-        // The mark for waiting writers, or the erasure in a bucket that stays. Without it the session is read once
+        // The write of the flag for waiting writers, or the erasure of an entry. If it fails, the session is read once
         // more.
         "write" => true,
-        // No byte was changed, so no invalidation is missing.
+        // The sweep has changed nothing, so a failed invalidation is harmless.
         "invalidate" => calls[n - 1] == "read",
         _ => false,
     };
@@ -165,7 +165,7 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
         .collect()
 }
 
-/// One run. Returns whether it met the fault.
+/// Runs a sweep with a fault. Returns whether a call has failed.
 fn meet_fault(stage: &Stage, fault: Fault, silent: &[bool]) -> bool {
     let scene = Scene::new(stage);
     let (result, calls) = during(fault.plan(), || stage.sweep());
@@ -227,7 +227,7 @@ fn a_killed_sweep_loses_nothing_and_the_next_one_finishes() {
     for call in 0.. {
         let scene = Scene::new(&stage);
         let survived = dying_in_call(call, || stage.sweep().unwrap()).is_some();
-        // The hour of the walk is written at the end of the walk. Until then, the next pass repeats the whole walk.
+        // The hour is written at the end of the walk, so the next pass repeats the whole walk.
         let marker = fs::read_to_string(stage.fixture.dir.path().join(DUE).join(SWEEP)).unwrap();
         if marker.trim() == MADE.to_string() {
             stage.sweep_without_failures(&unrested(), &format!("died in call {call}"));
@@ -252,7 +252,7 @@ fn a_bucket_that_cannot_be_read_stays() {
     let session = stage.session(Where::Elsewhere, at(MADE, 50), "x");
     stage.clock.set(at(SWEPT, 0));
     let mut reads = 0;
-    // Every read fails, except the read of the hour of the last walk.
+    // Every read fails except that of the hour of the last walk.
     let fail = move |_, call: &str| {
         reads += usize::from(call == "read");
         (call == "read" && reads > 1).then_some(libc::EIO)

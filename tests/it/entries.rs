@@ -1,5 +1,5 @@
-//! The handler's view: a dictionary that loads when it is first used, says whether it was read or changed, and checks
-//! types and names. `lifecycle` tests how its changes are saved.
+//! A handler's access to the entries of its session: the session loads when an entry is first used, notes whether it
+//! was read or changed, and checks types and names. `lifecycle` tests how changes are saved.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ on_every_storage! {
     a_value_beyond_a_lowered_limit_may_stay_or_become_smaller,
 }
 
-/// A session of another request, saved: `n` is 1, `text` is "x".
+/// Saves a session by an earlier request: its entry `n` is 1, `text` is "x". Returns its token.
 fn stored(stage: &Stage) -> Token {
     let mut session = stage.others().session([]);
     session.insert("n", 1).unwrap();
@@ -51,7 +51,7 @@ fn stored(stage: &Stage) -> Token {
     session.token().unwrap().unwrap()
 }
 
-/// The session of a watched request.
+/// The session of a request whose calls of the store are recorded.
 fn brought(stage: &Stage, token: &Token) -> Session {
     stage.sessions().session([token.clone()])
 }
@@ -66,7 +66,7 @@ fn add_one(n: &mut u64) -> u64 {
     *n
 }
 
-/// An operation on a session, and its answer.
+/// An operation on a session, with its result as a text.
 struct Operation {
     name: &'static str,
     run: fn(&mut Session),
@@ -82,10 +82,10 @@ const fn operation(name: &'static str, run: fn(&mut Session), flags: [bool; 3]) 
 
 /// A change that a request may make, with its name.
 type Change = (&'static str, fn(&mut Session));
-/// The same, with one more than its result.
+/// A change that a request may make, with its name, and the value of the entry `n` afterwards.
 type ChangeOfN = (&'static str, fn(&mut Session), u64);
 
-/// Flags of [`operation`]: accessed, modified, loads.
+/// The expected flags after an operation: accessed, modified, loaded.
 const UNTOUCHED: [bool; 3] = [false, false, false];
 const READ: [bool; 3] = [true, false, true];
 const WRITE: [bool; 3] = [true, true, true];
@@ -177,7 +177,7 @@ fn an_operation_on_a_new_session_says_the_same_as_on_a_stored_one(stage: &Stage)
 }
 
 fn opening_a_session_and_noting_changes_is_no_io(stage: &Stage) {
-    /// A handler's session can go to another thread.
+    /// Compiles only if the value can be sent to another thread, as a handler may do with its session.
     fn is_send(_: &impl Send) {}
     let token = stored(stage);
     stage.rig.readings();
@@ -208,14 +208,14 @@ fn data_is_loaded_at_the_first_use_and_once(stage: &Stage) {
     session.insert("m", 1).unwrap();
     assert_eq!(stage.rig.calls(), [Call::Load]);
 
-    // "There is none" is remembered as well.
+    // The result "there is no session" is remembered too, and not looked up again.
     let unknown = brought(stage, &made_up_token());
     for _ in 0..3 {
         assert!(unknown.is_empty().unwrap());
     }
     assert_eq!(stage.rig.calls(), [Call::Load]);
 
-    // And without a cookie there is nothing to look for.
+    // A request without a cookie looks nothing up.
     let mut none = stage.sessions().session([]);
     assert!(none.is_empty().unwrap());
     none.save().unwrap();
@@ -230,7 +230,7 @@ fn a_load_that_failed_is_an_error_and_is_not_remembered(stage: &Stage) {
         stage.rig.fail(Call::Load, 0);
         let error = session.contains("n").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Storage, "the failure itself, never \"no session\"");
-        // As if nothing had happened.
+        // The store works again, and the operation succeeds as if nothing had failed.
         (operation.run)(&mut session);
         session.save().unwrap();
         assert_eq!(stage.rig.calls()[..2], [Call::Load, Call::Load], "{}", operation.name);
@@ -256,7 +256,7 @@ fn a_load_that_failed_is_an_error_and_is_not_remembered(stage: &Stage) {
     check_failing_load(stage, "test_cookie_worked", |s| s.test_cookie_worked().map(drop));
 }
 
-/// The operation fails, changes nothing, and leaves nothing to be saved.
+/// Asserts that the operation fails while the store fails, changes nothing, and leaves nothing to be saved.
 #[track_caller]
 fn check_failing_load(stage: &Stage, name: &str, run: impl Fn(&mut Session) -> Result<()>) {
     let token = stored(stage);
@@ -277,7 +277,7 @@ fn a_missing_entry_is_none(stage: &Stage) {
     let mut session = brought(stage, &token);
     assert_eq!(session.get::<u64>("none").unwrap(), None);
     assert_eq!(session.get::<Option<u64>>("none").unwrap(), None);
-    // An entry that holds nothing is there.
+    // An entry whose value is `None` exists.
     session.insert("nothing", None::<u64>).unwrap();
     assert_eq!(session.get::<Option<u64>>("nothing").unwrap(), Some(None));
     assert!(session.contains("nothing").unwrap());
@@ -317,11 +317,11 @@ fn an_entry_of_another_type_is_an_error_that_names_both(stage: &Stage) {
     check_type_error(session.update_now("entry", add_one), "a string", "u64");
     assert_eq!(session.get("entry").unwrap(), Some("seven".to_owned()), "it is untouched");
 
-    // An integer out of the range of its type is of another type too.
+    // An integer outside the range of the requested type is an error of the kind `Type`, too.
     session.insert("entry", -1).unwrap();
     check_type_error(session.get::<u64>("entry"), "an integer", "u64");
 
-    // One that becomes another type before the save.
+    // The entry gets another type between the update and its save.
     let mut session = brought(stage, &token);
     session.update("n", |n: &mut u64| *n += 1).unwrap();
     session.insert("m", 1).unwrap();
@@ -341,7 +341,7 @@ fn an_entry_of_another_type_is_an_error_that_names_both(stage: &Stage) {
     );
 }
 
-/// A cart of two items, the second stored by a program that knew no currency.
+/// A cart of two items. A program that did not know currencies stored the second one.
 const CART: &str = r#"{"items": [{"price": {"amount": 1, "currency": "EUR"}}, {"price": {"amount": 4711}}]}"#;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -379,14 +379,14 @@ fn a_field_that_is_missing_is_named_with_its_path_by_every_read(stage: &Stage) {
         assert_eq!(error.to_string(), text);
         assert!(!format!("{error:?}").contains("4711"));
     }
-    // An entry that cannot be read can be replaced and removed.
+    // An entry that cannot be decoded can be replaced and removed.
     session.insert("cart", Cart::default()).unwrap();
     assert!(session.remove("cart").unwrap());
 }
 
 fn names_are_checked_by_every_operation_before_anything_else(stage: &Stage) {
     let long = "n".repeat(129);
-    // 128 characters, 129 bytes.
+    // A name of 128 characters and 129 bytes.
     let long_in_bytes = "n".repeat(127) + "é";
     for (name, reason) in [
         ("", "it is empty"),
@@ -442,7 +442,7 @@ fn a_name_that_would_turn_a_line_of_a_log_is_escaped_in_errors(stage: &Stage) {
     }
 }
 
-/// An earlier version allowed them.
+/// An earlier version of this crate allowed names with control characters.
 fn stored_names_with_control_characters_still_load(stage: &Stage) {
     let token = stored(stage);
     let mut older = |record: &mut Record| {
@@ -505,7 +505,7 @@ fn check_value_error(result: Result<()>) {
     assert!(text.starts_with("failed to set entry `bad`"), "{text}");
 }
 
-/// Nothing of a refused value is seen or saved.
+/// Asserts that a refused value is neither read nor saved.
 #[track_caller]
 fn check_unchanged(stage: &Stage, session: &mut Session) {
     assert!(!session.modified());
@@ -621,7 +621,7 @@ fn inserting_the_value_that_is_there_saves_nothing(stage: &Stage) {
     session.insert("text", "x".to_owned()).unwrap();
     session.save().unwrap();
     assert_eq!(stage.rig.calls(), [Call::Load]);
-    // Another value of the same meaning in JSON is the same, one of another kind is not.
+    // Setting an entry to a value with the same JSON changes nothing. A value of another kind is a change.
     session.insert("n", 1.0).unwrap();
     assert!(session.modified());
 }
@@ -650,7 +650,7 @@ fn inserting_the_value_that_was_loaded_again_after_a_change_counts(stage: &Stage
 fn update_shows_a_preview_and_applies_at_the_save(stage: &Stage) {
     let token = stored(stage);
     let mut session = brought(stage, &token);
-    // A value that the function captures can be moved into the entry: the function need not be `FnMut`.
+    // The function of an update may move a captured value into the entry: it need not be `FnMut`.
     let item = "apple".to_owned();
     assert_eq!(session.update("cart", move |cart: &mut Vec<String>| cart.push(item)).unwrap(), ["apple"]);
     assert_eq!(session.update("n", |n: &mut u64| *n += 1).unwrap(), 2);
@@ -701,7 +701,7 @@ fn an_update_whose_function_panics_changes_nothing(stage: &Stage) {
     assert_eq!(error.to_string(), want);
     assert!(!session.modified());
     assert_eq!(session.get("n").unwrap(), Some(1));
-    // One that panics only on the value that is stored at the save.
+    // The function does not panic on the value that the request has read, but on the one that is stored at the save.
     session
         .update("n", |n: &mut u64| {
             if *n > 5 {
@@ -807,7 +807,7 @@ fn a_value_that_no_session_has_room_for_is_refused_when_it_is_set(stage: &Stage)
         let reason = "the value alone has 4097 bytes, where a session has at most 4096";
         assert_eq!(error.to_string(), format!("failed to set entry `text`: {reason}"));
     };
-    // 3 bytes say that it is a text, and how long.
+    // The encoding takes 3 bytes besides the text: for its type and its length.
     let (text, longer) = ("x".repeat(4093), "x".repeat(4094));
     session.insert("text", &text).unwrap();
     session.remove("text").unwrap();
@@ -818,7 +818,8 @@ fn a_value_that_no_session_has_room_for_is_refused_when_it_is_set(stage: &Stage)
     session.insert("text", text).unwrap();
 }
 
-/// The limit may have been lowered since: the store decides about changes that make a session smaller.
+/// The limit may have been lowered since the value was stored. Then the store decides, which accepts changes that make
+/// the session smaller.
 fn a_value_beyond_a_lowered_limit_may_stay_or_become_smaller(stage: &Stage) {
     let token = stored(stage);
     let mut session = brought(stage, &token);

@@ -355,13 +355,13 @@ impl Session {
         self.discard(TEST_COOKIE).map(drop)
     }
 
-    /// The handler's view of an entry; loads the session.
+    /// The value of an entry as the handler sees it, with the changes of this request. Loads the session.
     pub(super) fn view(&self, name: &str) -> Result<Option<ValueRef<'_>>> {
         let stored = self.of_this_user(self.load()?);
         Ok(self.delta.view(name, stored.and_then(|record| record.entries().get(name))))
     }
 
-    /// An entry of the handler's view, with its name.
+    /// The name and the value of an entry as the handler sees it.
     fn with_value(&self, name: String) -> Result<Option<(String, Value)>> {
         Ok(self.view(&name)?.map(ValueRef::to_value).map(|value| (name, value)))
     }
@@ -385,7 +385,8 @@ impl Session {
     fn put<T: Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
         let value = store(name, value)?;
         self.check_size(name, &value)?;
-        // If this request has changed the entry already, the stored value is unknown, so setting it counts as a change.
+        // If this request has changed the entry before, the value that the save will find is unknown. So setting the
+        // entry counts as a change.
         if self.view(name)? != Some((&value).into()) || self.delta.touches(name) {
             self.delta.insert(name, value);
             self.modified = true;
@@ -408,15 +409,15 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     match name.len() {
         0 => refuse("it is empty".into()),
         len if len > NAME_BYTES_MAX => refuse(format!("it has {len} bytes, the limit is {NAME_BYTES_MAX}")),
-        // Names are quoted in errors, hence in logs.
+        // Names are quoted in errors, which are written to logs.
         _ if name.contains(char::is_control) => refuse("it has a control character".into()),
         _ if name.starts_with('_') => refuse(format!("`{name}` is reserved, as all that begin with `_`")),
         _ => Ok(()),
     }
 }
 
-/// Runs a function of the program and the code of its types, perhaps under a session's lock. A panic becomes an error,
-/// so that nothing is written and the lock is released.
+/// Runs a function of the program, and code of its types, perhaps while a session's lock is held. A panic becomes an
+/// error, so that nothing is written and the lock is released.
 pub(super) fn run_program<R>(run: impl FnOnce() -> Result<R>) -> Result<R> {
     contained(run).unwrap_or_else(|_| {
         let reason = "the function given for it, or its type's own code, panicked; nothing was saved";

@@ -1,8 +1,9 @@
-//! One part of the cache, accessed under its lock: its entries, its size in bytes, and the choice of the entry to evict
-//! (CLOCK).
+//! One segment of the cache: its entries, its size in bytes, and the choice of the entry to evict. All functions are
+//! called under the segment's lock.
 //!
-//! A hand goes round the positions. An entry that was used since the hand last passed stays and loses its mark. An
-//! unused entry is evicted; the new entry takes its position, which the hand reaches last.
+//! The choice is made by CLOCK. A hand goes round the positions of the entries. If an entry was used since the hand
+//! last passed it, its flag is cleared and it stays. Otherwise it is evicted. The new entry takes its position, which
+//! the hand reaches last.
 use super::entry_array::{Entry, EntryArray};
 use super::index::{Index, POSITIONS_MAX};
 use super::key::Key;
@@ -11,22 +12,23 @@ use crate::file::cut_offs::View;
 use crate::file::generations::Counters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Some of the entries, and the counters against which they are validated.
-pub(super) struct Part {
+/// The entries of one segment, and the counters with which their stamps are compared.
+pub(super) struct Segment {
     pub(super) counters: Arc<Counters>,
     index: Index,
     entries: EntryArray,
-    /// Bytes of memory of the records alone.
+    /// The bytes of memory that the records take, without entries and index.
     records_bytes: usize,
     bytes_max: usize,
-    /// The next position to be considered for eviction.
+    /// The position that CLOCK's hand looks at next.
     hand: usize,
     pub(super) trusted: u64,
     pub(super) evicted: u64,
 }
 
-/// The entries that left a part in one call. The caller drops them after it has released the lock, because freeing a
-/// large record takes longer than a lookup. One entry needs no allocation: most saves replace one and evict none.
+/// The entries that were removed from a segment in one call. The caller drops them after it has released the lock,
+/// because freeing a large record takes longer than a lookup. One entry is kept without an allocation: most saves
+/// replace one and evict none.
 #[derive(Default)]
 pub(super) struct Removed {
     first: Option<Cached>,
@@ -42,11 +44,11 @@ impl Removed {
     }
 }
 
-/// Held by a part while its array or index moves to a larger or smaller block: both blocks exist meanwhile, and the
-/// cache has reserved memory for one such move only.
+/// The lock that a segment takes while its array or index moves to a larger or smaller block of memory. Both blocks
+/// exist meanwhile, and the cache has reserved memory for one such move only.
 ///
-/// The standard library's lock is used in proofs too. No thread takes a step while a part holds it; and whether a part
-/// moves depends on the earlier content of the cache, whereas a model must take the same steps each time.
+/// The lock is the standard library's, also under the scheduler of the proofs, for which it is no step. Whether a
+/// segment moves depends on the earlier content of the cache, whereas a model must take the same steps each time.
 #[derive(Default)]
 pub(super) struct Moving(Mutex<()>);
 
@@ -56,7 +58,7 @@ impl Moving {
     }
 }
 
-impl Part {
+impl Segment {
     pub(super) fn new(bytes_max: usize, counters: Arc<Counters>) -> Self {
         Self {
             counters,
@@ -79,25 +81,26 @@ impl Part {
     pub(super) fn get(&mut self, key: &Key, trust: impl FnOnce(&Cached, &Counters) -> Trust) -> Found {
         let Some(position) = self.position(key) else { return Found::Nothing };
         let cached = &mut self.entries.at_mut(position).cached;
-        // The mark is written only when it changes: a cache line that is not written stays in other processors' caches.
+        // The flag is written only if it is not set. A line of memory that is not written stays in other processors'
+        // caches.
         if !cached.is_used() {
             cached.marks.set(Marks::USED, true);
         }
-        // The prefetch lets the processor fetch the record while it waits for the counters that `trust` reads. Without
-        // it the fetch would begin after the counters have arrived, because cloning an `Arc` is an atomic operation
-        // that waits for all earlier reads.
+        // The prefetch lets the processor fetch the record from memory while it waits for the counters that `trust`
+        // reads. Without it the record would be fetched later: cloning an `Arc` is an atomic operation, which waits for
+        // all earlier reads.
         cached.record.prefetch();
         match trust(cached, &self.counters) {
             Trust::Yes => {
                 self.trusted += 1;
                 Found::Trusted(cached.record.clone(), cached.id)
             }
-            Trust::Unchecked => Found::Unchecked(cached.clone()),
-            Trust::No => Found::Doubtful(cached.clone()),
+            Trust::CutOffsUnchecked => Found::CutOffsUnchecked(cached.clone()),
+            Trust::No => Found::Unverified(cached.clone()),
         }
     }
 
-    /// Replaces the counters. Entries with a stamp of the earlier ones are not trusted any more.
+    /// Replaces the counters. Entries whose stamps were read from other counters may not be returned any more.
     pub(super) fn set_counters(&mut self, counters: &Arc<Counters>) {
         if self.counters.number() != counters.number() {
             for position in 0..self.len() {
@@ -110,7 +113,7 @@ impl Part {
     pub(super) fn mark_checked(&mut self, key: &Key, checked: &Cached, view: View) {
         let Some(position) = self.position(key) else { return };
         let cached = &mut self.entries.at_mut(position).cached;
-        // The same version of the same session is the same record.
+        // If the version is still the same, the record is the one that was compared.
         if cached.version == checked.version {
             cached.set_view(view);
         }
@@ -120,7 +123,8 @@ impl Part {
         self.position(key).map(|position| self.entries.at(position).cached.clone())
     }
 
-    /// Puts an entry in, unless a newer and trusted one is there. Returns the entries that were replaced or evicted.
+    /// Puts an entry in, unless the segment has a newer one that may be returned. Returns the entries that were
+    /// replaced or evicted.
     #[must_use]
     pub(super) fn put(
         &mut self,
@@ -133,7 +137,8 @@ impl Part {
         cached.marks.set(Marks::OF_COUNTERS, counters == self.counters.number());
         let (bytes, position, mut out) = (cached.record_bytes(), self.position(key), Removed::default());
         let bytes_before = position.map_or(0, |position| self.entries.at(position).cached.record_bytes());
-        // In the place of a larger one, which most saves leave, a record fits without computing the part's size.
+        // Most saves replace a record of the same size or a larger one. Then the record fits, and the segment's size
+        // need not be computed.
         let fits = bytes <= bytes_before || bytes <= self.record_bytes_max();
         if let Some(position) = position {
             let there = &self.entries.at(position).cached;
@@ -171,19 +176,19 @@ impl Part {
         self.entries.len()
     }
 
-    /// Bytes of memory in use: records, entries and index; 0 without entries.
+    /// The bytes of memory in use by records, entries and index; 0 without entries.
     pub(super) fn bytes(&self) -> usize {
         self.records_bytes + self.entries.bytes() + self.index.bytes()
     }
 
-    /// The size of the largest record that fits, when the part has no other.
+    /// The size of the largest record that fits into an otherwise empty segment.
     pub(super) fn record_bytes_max(&self) -> usize {
         let least = EntryArray::default().bytes_with_one_more() + Index::default().bytes_with_one_more();
         self.bytes_max.saturating_sub(least)
     }
 
-    /// Evicts entries until there is room for a record that is not too large. Returns the position of the last evicted
-    /// entry, which is empty.
+    /// Evicts entries until a record of `record_bytes`, which is not larger than the segment, fits. Returns the
+    /// position of the last evicted entry, which is empty now.
     fn make_room(&mut self, record_bytes: usize, moving: &Moving, out: &mut Removed) -> Option<usize> {
         let mut gap = None;
         loop {
@@ -206,7 +211,8 @@ impl Part {
         }
     }
 
-    /// Advances the hand over used entries, clearing their marks, to the first unused one.
+    /// Advances the hand to the next entry that was not used since the hand last passed it, and returns its position.
+    /// Clears the flags of the entries before it.
     fn next_to_evict(&mut self) -> usize {
         loop {
             let position = if self.hand < self.entries.len() { self.hand } else { 0 };
@@ -235,7 +241,7 @@ impl Part {
         cached
     }
 
-    /// Takes an entry out, and leaves its position empty.
+    /// Takes an entry out of the index and the array. Its position in the array is empty afterwards.
     fn take(&mut self, position: usize) -> Cached {
         let hash = self.entries.at(position).key.hash();
         self.index.remove(hash, position, |position| self.entries.at(position).key.hash());
@@ -244,7 +250,8 @@ impl Part {
         cached
     }
 
-    /// Moves the last entry into an empty position, and frees memory when much of it is not in use.
+    /// Moves the last entry into the empty position `gap`, so that the array has no gap, and frees memory when much of
+    /// it is not in use.
     fn close(&mut self, gap: usize, moving: &Moving) {
         let last = self.entries.len() - 1;
         if gap != last {
@@ -265,7 +272,7 @@ impl Part {
 }
 
 #[cfg(test)]
-impl Part {
+impl Segment {
     pub(super) fn records_bytes(&self) -> usize {
         self.records_bytes
     }
@@ -274,7 +281,7 @@ impl Part {
         self.bytes_max
     }
 
-    /// Asserts that each entry is found at its position, that the index has no others, and that the limit is kept.
+    /// Asserts that the index has exactly the positions of all entries, and that the size limit is kept.
     pub(super) fn check(&self) {
         for position in 0..self.len() {
             assert_eq!(self.position(&self.entries.at(position).key), Some(position));
