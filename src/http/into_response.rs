@@ -96,8 +96,8 @@ impl<R, T: IntoResponse<R>, E: IntoResponse<R>> IntoResponse<R> for Result<T, E>
     }
 }
 
-/// Rendered without details, which are for logs: 409 for a session that is gone, 503 for a busy one, 507 for a full
-/// disk, else 500.
+/// Rendered without details, which are for logs: 409 for a session that is gone, 503 for a busy one and for a store
+/// that cannot be reached, 507 for a full disk, else 500.
 impl<R: ServerResponse> IntoResponse<R> for Error {
     fn is_error(&self) -> bool {
         true
@@ -141,6 +141,8 @@ pub(super) fn failure<R: ServerResponse>(error: &Error) -> R {
             (409, "You are logged in on too many devices. Please log out on one of them.\n")
         }
         ErrorKind::Busy => (503, "Your session is busy. Please try again.\n"),
+        ErrorKind::Unavailable => (503, "Your session cannot be reached at the moment. Please try again.\n"),
+        ErrorKind::Unanswered => (500, "The server could not find out whether your change was saved.\n"),
         ErrorKind::Full => (507, "The server cannot store your session at the moment.\n"),
         _ => (500, "The server could not handle your session.\n"),
     };

@@ -72,10 +72,10 @@ mod tests {
             assert!(!attempts.again(&failure(kind)), "{kind:?}");
         }
         for kind in [ErrorKind::Busy, ErrorKind::Unavailable, ErrorKind::Unanswered] {
-            let (began, mut attempts) = (Instant::now(), Attempts::new(Duration::from_millis(30)));
+            let mut attempts = Attempts::new(Duration::from_millis(100));
             let tries = std::iter::from_fn(|| attempts.again(&failure(kind)).then_some(())).count();
-            assert!((3..20).contains(&tries), "{kind:?}: {tries}");
-            assert!(began.elapsed() <= Duration::from_millis(30) || cfg!(miri), "{kind:?}");
+            assert!((1..30).contains(&tries), "{kind:?}: {tries}");
+            assert!(!attempts.again(&failure(kind)), "{kind:?}: the time is over");
         }
     }
 

@@ -660,6 +660,8 @@ fn fails(path: &str, session: &mut Session, store: &Probe<FileStore>) -> Result<
             session.update_now("n", |n: &mut u64| *n += 1)?;
         }
         "/busy" => return Err(Box::new(Error::new(ErrorKind::Busy, "save session"))),
+        "/away" => return Err(Box::new(Error::new(ErrorKind::Unavailable, "save session"))),
+        "/unknown" => return Err(Box::new(Error::new(ErrorKind::Unanswered, "save session"))),
         "/full" => return Err(Box::new(Wrapped(Error::new(ErrorKind::Full, "save session")))),
         _ => return Err(Box::new(Wrapped(Error::new(ErrorKind::Io, "save session")))),
     }
@@ -671,6 +673,8 @@ fn fails(path: &str, session: &mut Session, store: &Probe<FileStore>) -> Result<
 fn check_fails(serve: impl Fn(&Sessions, Arc<Probe<FileStore>>) -> Running) {
     const OTHER: &str = "The server could not handle your request.\n";
     const BUSY: &str = "Your session is busy. Please try again.\n";
+    const AWAY: &str = "Your session cannot be reached at the moment. Please try again.\n";
+    const UNKNOWN: &str = "The server could not find out whether your change was saved.\n";
     const FULL: &str = "The server cannot store your session at the moment.\n";
     let site = Site::new(FileStoreOptions::new());
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -690,6 +694,8 @@ fn check_fails(serve: impl Fn(&Sessions, Arc<Probe<FileStore>>) -> Running) {
         ("/text", 500, OTHER, own("no price\\nfor \\u{1b}[31m<b>tea</b>")),
         ("/long", 500, OTHER, own(&"x".repeat(1000))),
         ("/busy", 503, BUSY, of_session(ErrorKind::Busy)),
+        ("/away", 503, AWAY, of_session(ErrorKind::Unavailable)),
+        ("/unknown", 500, UNKNOWN, of_session(ErrorKind::Unanswered)),
         ("/full", 507, FULL, of_session(ErrorKind::Full)),
         ("/else", 500, BROKEN, of_session(ErrorKind::Io)),
     ] {
