@@ -21,7 +21,7 @@ mod bucket;
 mod compact;
 mod marker;
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 pub(super) use bucket::ENTRY_BYTES;
 pub(super) use bucket::{Digest, Entry, bucket_of};
 pub(super) use marker::PendingMarker;
@@ -235,7 +235,7 @@ pub(super) fn finish_walk(root: &Root, pending: &PendingMarker) -> io::Result<bo
 }
 
 /// Compacts a bucket. Returns whether the bucket was written anew.
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 pub(super) fn compact_now(root: &Root, bucket: u16) -> io::Result<bool> {
     compact::compact(root, bucket, false, Instant::now())
 }
