@@ -29,6 +29,7 @@
 //! 5. **Nothing is locked while the change runs**, except this process's queue of that session, and after three lost
 //!    races the lock by which the back end keeps other processes away, if it has one.
 //! 6. **One time limit**, [`RowStoreOptions::wait`], for the whole call: waiting in the queue, retries, and the server.
+mod bytes;
 mod known;
 mod memory;
 mod options;
@@ -38,6 +39,7 @@ mod store;
 mod user_sessions;
 mod write;
 
+pub use bytes::{decode, encode};
 pub use memory::{MemoryRows, MemoryStore};
 pub use options::RowStoreOptions;
 pub use row::{CutOffs, MovedRow, Row, Stored, Tags};

@@ -71,6 +71,7 @@ const DOORS: [(&str, &[&str]); 16] = [
             "file/expiry_index.rs",
             "file/cut_offs/bytes.rs",
             "file/user_index/bucket.rs",
+            "rows/bytes.rs",
         ],
     ),
     ("clap", &[]),

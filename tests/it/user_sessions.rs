@@ -1,7 +1,7 @@
 //! The sessions of a user: each live one is listed, in pages, and one of them can be ended by its public id.
 use crate::support::memory::{Stage, on_every_storage, secs, sessions_in, start};
 use crate::support::sweeping::{Fixture, HOUR};
-use crate::support::texts::record;
+use crate::support::texts::{directory_in_memory, record};
 use sessile::file::SweepOptions;
 use sessile::{
     Durability, ErrorKind, FileStore, FileStoreOptions, Lifetime, Page, PublicId, Record, Rotation, Saved,
@@ -348,6 +348,30 @@ fn a_damaged_index_is_incomplete_until_a_sweep_has_walked() {
         assert_eq!(hinted(&fixture.store), (four.into_iter().collect(), true), "{name}");
         assert_eq!(fixture.sweep().examined, 0, "{name}: the next sweep walks no more");
     }
+}
+
+#[test]
+fn a_restored_store_lists_all_sessions_after_a_sweep() {
+    let (fixture, three) = with_three();
+    let restored = directory_in_memory();
+    // A backup has the session files, the parameters and the log of cut-offs, and not `run`.
+    for path in fs::read_dir(fixture.root()).unwrap().map(|file| file.unwrap().path()) {
+        let to = restored.path().join(path.file_name().unwrap());
+        match path.is_dir() {
+            true if path.ends_with("run") => {}
+            true => {
+                fs::create_dir(&to).unwrap();
+                for file in fs::read_dir(&path).unwrap().map(|file| file.unwrap().path()) {
+                    fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+                }
+            }
+            false => drop(fs::copy(&path, to).unwrap()),
+        }
+    }
+    let store = FileStoreOptions::new().clock(fixture.clock.clone()).open(restored.path()).unwrap();
+    assert_eq!(hinted(&store), (vec![], false));
+    store.sweep(&SweepOptions::new().cpu_percent(100)).unwrap();
+    assert_eq!(hinted(&store), (three, true));
 }
 
 #[test]
