@@ -276,8 +276,15 @@ impl Record {
 
     /// The digest of the user; `None` if no user is logged in. It is computed for a record that was stored without it.
     pub(crate) fn user_digest(&self) -> Option<[u8; 16]> {
-        let user = self.user()?;
-        self.login().user_digest.or_else(|| user_digest(user))
+        if block::user_len(&self.block) == 0 {
+            return None;
+        }
+        self.login().user_digest.or_else(|| user_digest(self.user()?))
+    }
+
+    /// Whether another record has the same user. Cheaper than comparing texts, which are checked at each reading.
+    pub(crate) fn has_user_of(&self, other: &Self) -> bool {
+        block::user_bytes(&self.block) == block::user_bytes(&other.block)
     }
 
     /// Sets the number of the last cut-off; changes nothing if it is the same.

@@ -115,15 +115,13 @@ impl Coherence {
             // An error is ignored: after it no copy counts as fresh, so the load reads the file.
             let _ = self.check_shared_files(now);
         }
-        match cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now)) {
-            Found::CutOffsUnchecked(copy) => self.check(cache, session, copy, now),
-            found => found,
-        }
+        cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now))
     }
 
     /// Compares a copy with the cut-offs that were written since it was last compared, and looks it up again.
     #[cold]
-    fn check(&self, cache: &ReadCache, session: &SessionId, copy: Cached, now: CoarseTime) -> Found {
+    pub(super) fn check(&self, session: &SessionId, copy: Cached, now: CoarseTime) -> Found {
+        let Some(cache) = &self.cache else { return Found::Unverified(copy) };
         // If the log cannot be read, or a cut-off has ended the session, the load reads the session file.
         let Ok(view) = self.cut_off_view() else { return Found::Unverified(copy) };
         if self.standing(&copy.record, &copy.id).is_none() {
@@ -143,8 +141,7 @@ impl Coherence {
     ///
     /// The log could not be read.
     pub(super) fn cut_off_view(&self) -> Result<View> {
-        self.cut_offs.refresh(|| counter(&self.generations))?;
-        Ok(self.cut_offs.view())
+        self.cut_offs.refresh(|| counter(&self.generations))
     }
 
     /// The cut-off number that the next version of the session must carry; `None` if a cut-off has ended the session.
@@ -247,18 +244,18 @@ impl Coherence {
     /// was not ended by a cut-off. [`design`](crate::_documentation::design) explains why such a copy is not stale.
     #[inline]
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> Trust {
-        let is_newest = copy.is_of_counters()
-            && counters.confirm(&copy.id, copy.stamp(counters.number()))
+        let is_usable = copy.is_of_counters()
             // If the clock was set back, `read_at` may be in the future. The difference then wraps around to a large
             // number, and the copy is not returned.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
             && (now.certainly_before(copy.deadline) || self.clock.now_micros() < copy.deadline);
-        if !is_newest {
-            Trust::No
-        } else if counters.cut_offs().is_some_and(|value| self.cut_offs.is_current(value, copy.view())) {
-            Trust::Yes
-        } else {
-            Trust::CutOffsUnchecked
+        if !is_usable {
+            return Trust::No;
+        }
+        match counters.confirm(&copy.id, copy.stamp(counters.number())) {
+            Some(cut_offs) if self.cut_offs.is_current(cut_offs, copy.view()) => Trust::Yes,
+            Some(_) => Trust::CutOffsUnchecked,
+            None => Trust::No,
         }
     }
 

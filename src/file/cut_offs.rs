@@ -14,7 +14,7 @@
 //!   is restored from a backup is still ended by it.
 //! - **One writer at a time**: the turn among threads, then `flock` on the file, checked to have the name.
 //! - **The counter moves after the entry was synced, and before the call returns.** Readers compare the counter, and
-//!   read the log only if it has moved. Once a second, they also ask for the file's name and size.
+//!   read the log only if it has moved. Once a second, they also ask for the metadata under the file's name.
 //! - **A missing log, and one that is damaged before its last entry, end every session with a user**, because it may
 //!   have named that user. A torn last entry was not acknowledged: it is ignored, and cut off before the next one is
 //!   written.
@@ -26,7 +26,7 @@ mod log;
 
 pub(super) use append::CutOff;
 
-use super::disk::{self, Access, Inode, Root};
+use super::disk::{self, Access, Inode, Root, StatWithTimes};
 use super::errors::io_error;
 use super::flock;
 use super::layout::{CUT_OFFS, PARAMETERS};
@@ -44,8 +44,8 @@ use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The part of the log that is read at once, in bytes.
-const CHUNK_BYTES: usize = 1 << 20;
+/// The part of the log that is read at once, in bytes: the last entry in memory, and others.
+const CHUNK_BYTES: usize = if cfg!(test) { 4 * LINE } else { 1 << 20 };
 /// How long a reader that finds damage waits for a writer before it reads once more.
 const WRITER_WAIT: Duration = Duration::from_secs(5);
 
@@ -64,8 +64,8 @@ pub(super) struct Counter {
 /// A number for the meaning of the log at one instant, as this store read it; 30 bits. It is never
 /// [`NONE`](View::NONE).
 ///
-/// The number of a view comes back after 2^30 others, each of which costs a synced entry. A cached session is trusted
-/// for a minute only, so none is trusted by a view that has come back.
+/// The number of a view comes back after 2^30 others, each of which costs a reading of the log. A cached session is
+/// trusted for a minute only, so none is trusted by a view that has come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct View(u32);
 
@@ -109,12 +109,24 @@ pub(super) struct CutOffs {
 struct Reading {
     /// The file that was read; it is kept open, so that no other file gets its inode number.
     file: Option<(File, Inode)>,
+    /// The metadata under the log's name before it was read.
+    there: Option<Looks>,
     log: Log,
     /// Why the log is lost, if it is.
     lost: Option<&'static str>,
     /// The counter before the log was read; `None` if the log must be read again.
     at: Option<Counter>,
     is_read: bool,
+}
+
+/// What shows that a file was written to: its identity, its size and the time of the last write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Looks(Inode, u64, i64, u32);
+
+impl From<StatWithTimes> for Looks {
+    fn from(there: StatWithTimes) -> Self {
+        Self(there.inode, there.bytes, there.changed, there.changed_nanos)
+    }
 }
 
 impl CutOffs {
@@ -142,24 +154,28 @@ impl CutOffs {
         View(self.view.load(Ordering::Acquire))
     }
 
-    /// Reads what was appended since the log was read. `counter` reads the shared counter; without one, the file is
-    /// asked.
+    /// Reads what was appended since the log was read. Returns the view of the log in memory. `counter` reads the shared
+    /// counter; without one, the file is asked.
     ///
     /// # Errors
     ///
-    /// The log could not be read. A log that is lost is no error here.
-    pub(super) fn refresh(&self, counter: impl Fn() -> Option<Counter>) -> Result<()> {
-        let is_current = {
+    /// The log could not be read; what was read of it before stays. A log that is lost is no error here.
+    pub(super) fn refresh(&self, counter: impl Fn() -> Option<Counter>) -> Result<View> {
+        {
             let read = self.read.read();
-            match counter() {
+            let is_current = match counter() {
                 Some(counter) => read.at == Some(counter),
                 None => read.is_read && self.is_unchanged(&read)?,
+            };
+            if is_current {
+                // Under the lock, because a view is given to a log that is read only afterwards (`doubt`).
+                return Ok(self.view());
             }
-        };
-        if is_current { Ok(()) } else { self.read_again(counter, false) }
+        }
+        self.read_again(counter, false)
     }
 
-    /// Makes the next check read the log again, if its file was replaced or has another size than what was read.
+    /// Makes the next check read the log again, if its file was replaced or written to since it was read.
     pub(super) fn look(&self) {
         let is_changed = {
             let read = self.read.read();
@@ -177,85 +193,85 @@ impl CutOffs {
         self.change_view();
     }
 
-    /// Whether the name still leads to the file that was read, with the same size.
+    /// Whether the name still leads to the file that was read, and that was not written to.
     fn is_unchanged(&self, read: &Reading) -> Result<bool> {
-        let file = read.file.as_ref().map(|(_, inode)| *inode);
+        Ok(self.stat()? == read.there)
+    }
+
+    /// The metadata under the log's name; `None` if there is no log.
+    fn stat(&self) -> Result<Option<Looks>> {
         match self.root.stat_cut_offs() {
-            Ok(there) => {
-                Ok(read.lost.is_none() && file == Some(there.inode) && there.bytes == read.log.bytes)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(file.is_none()),
+            Ok(there) => Ok(Some(there.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.error("examine", error)),
         }
     }
 
-    /// Reads the log. Whether the caller holds the log's lock decides whether damage may be the work of a writer.
+    /// Reads the log. Returns its view. Whether the caller holds the log's lock decides whether damage may be the work of
+    /// a writer.
     #[cold]
-    fn read_again(&self, counter: impl Fn() -> Option<Counter>, is_locked: bool) -> Result<()> {
-        let newly_lost = {
+    fn read_again(&self, counter: impl Fn() -> Option<Counter>, is_locked: bool) -> Result<View> {
+        let (newly_lost, view) = {
             let mut read = self.read.write();
             // Read before the file: the log in memory is then at least as new.
             let counter = counter();
-            let before = (read.lost, read.log.last, read.log.bytes);
-            let inode = read.file.as_ref().map(|(_, inode)| *inode);
+            let (was_lost, bytes) = (read.lost, read.log.bytes);
             let result = self.update(&mut read, is_locked);
-            let after = (read.lost, read.log.last, read.log.bytes);
-            let is_same =
-                read.is_read && before == after && inode == read.file.as_ref().map(|(_, inode)| *inode);
-            read.is_read |= result.is_ok();
             read.at = counter.filter(|_| result.is_ok());
-            // A view that was never given out is the first.
+            // Also on an error, after which some entries may be in memory. A view that was never given out is the first.
+            let is_same = matches!(result, Ok(Read::On)) && read.log.bytes == bytes;
             if !is_same || self.view() == View::NONE {
                 self.change_view();
             }
             result?;
             counter.inspect(|counter| self.seen.store(counter.value, Ordering::Release));
             // Without a parameters file, the store is being removed or recreated.
-            let is_new = |reason: &&str| before.0 != Some(*reason) && self.root.stat(PARAMETERS).is_ok();
-            read.lost.filter(is_new)
+            let is_new = |reason: &&str| was_lost != Some(*reason) && self.root.stat(PARAMETERS).is_ok();
+            (read.lost.filter(is_new), self.view())
         };
         if let Some(reason) = newly_lost {
             let path = self.root.path().join(CUT_OFFS);
             self.observer.notify(&Event::CutOffsLost { path: &path, reason });
         }
-        Ok(())
+        Ok(view)
     }
 
     fn change_view(&self) {
         self.view.store(self.view().next().0, Ordering::Release);
     }
 
-    /// Brings the log in memory up to date.
-    fn update(&self, read: &mut Reading, is_locked: bool) -> Result<()> {
-        let there = match self.root.stat_cut_offs() {
-            Ok(there) => there,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let lost = self.is_expected.then_some(MISSING);
-                *read = Reading { lost, is_read: read.is_read, ..Reading::default() };
-                return Ok(());
-            }
-            Err(error) => return Err(self.error("examine", error)),
+    /// Brings the log in memory up to date. On an error, the log in memory ends no session less than before.
+    fn update(&self, read: &mut Reading, is_locked: bool) -> Result<Read> {
+        let Some(there) = self.stat()? else {
+            let lost = self.is_expected.then_some(MISSING);
+            *read = Reading { lost, is_read: true, ..Reading::default() };
+            return Ok(Read::Anew);
         };
-        let is_longer = read.lost.is_none()
-            && there.bytes >= read.log.bytes
-            && read.file.as_ref().is_some_and(|(_, inode)| *inode == there.inode);
-        if !is_longer {
-            let file = self.root.open_cut_offs(Access::Read).map_err(|error| self.error("open", error))?;
-            let inode = disk::stat(&file).map_err(|error| self.error("examine", error))?.inode;
-            *read = Reading { file: Some((file, inode)), is_read: read.is_read, ..Reading::default() };
+        let Looks(inode, bytes, ..) = there;
+        let failed = |error| self.error("read", error);
+        if let Some((file, of)) = &read.file
+            && (*of, read.lost) == (inode, None)
+            && bytes >= read.log.bytes
+            && read_on(file, &mut read.log, bytes).map_err(failed)? == End::Valid
+        {
+            read.there = Some(there);
+            return Ok(Read::On);
         }
-        let (file, _) = read.file.as_ref().expect("it was opened");
-        let mut is_whole = read_on(file, &mut read.log, there.bytes);
-        if matches!(is_whole, Ok(false)) && !is_locked {
+        let file = self.root.open_cut_offs(Access::Read).map_err(|error| self.error("open", error))?;
+        let inode = disk::stat(&file).map_err(|error| self.error("examine", error))?.inode;
+        let mut log = Log::default();
+        let mut end = read_on(&file, &mut log, bytes).map_err(failed)?;
+        if end != End::Valid && !is_locked {
             // Perhaps a writer was at work.
-            let writer = flock::share(file, Instant::now() + WRITER_WAIT);
+            let writer = flock::share(&file, Instant::now() + WRITER_WAIT);
             let writer = writer.map_err(|error| self.error("lock", error))?;
             let _writer = writer.ok_or_else(|| busy().with_path(self.root.path().join(CUT_OFFS)))?;
-            is_whole = read_on(file, &mut read.log, there.bytes);
+            log = Log::default();
+            end = read_on(&file, &mut log, bytes).map_err(failed)?;
         }
-        let is_whole = is_whole.map_err(|error| self.error("read", error))?;
-        read.lost = (!is_whole).then_some(DAMAGED);
-        Ok(())
+        let lost = (end != End::Valid).then_some(DAMAGED);
+        *read = Reading { file: Some((file, inode)), there: Some(there), log, lost, at: None, is_read: true };
+        Ok(Read::Anew)
     }
 
     /// The number that a session's next version carries; `None` if a cut-off has ended the session, or if the log is
@@ -327,27 +343,56 @@ impl fmt::Debug for CutOffs {
     }
 }
 
-/// Reads from where the log ends in memory to the end of the file, which is at `size` or beyond. Returns whether all is
-/// valid but a torn last entry.
-fn read_on(file: &File, log: &mut Log, size: u64) -> io::Result<bool> {
+/// How the log in memory was brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// By the entries behind those that were read before.
+    On,
+    /// From its beginning, and it may mean something else.
+    Anew,
+}
+
+/// What a log ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// All is valid but a torn last entry.
+    Valid,
+    Damaged,
+    /// The last entry in memory is not where it was read.
+    Other,
+}
+
+/// Reads from where the log ends in memory to the end of the file, which is at `size` or beyond. The last entry in memory
+/// is read too, because an older log may have been written over the file, and entries appended to that.
+fn read_on(file: &File, log: &mut Log, size: u64) -> io::Result<End> {
     loop {
-        // Room for one entry more shows the end of the file.
-        let left = size.saturating_sub(log.bytes).next_multiple_of(LINE as u64) + LINE as u64;
+        let (from, last) = log.last_line().map_or((0, None), |(at, line)| (at, Some(line)));
+        // Room for one entry more shows the end of the file, which may have grown since its size was read.
+        let left =
+            (log.bytes - from) + size.saturating_sub(log.bytes).next_multiple_of(LINE as u64) + LINE as u64;
         let chunk = usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-        let bytes = disk::read_at(file, log.bytes, chunk)?;
-        let taken = log.take(&bytes);
-        let left = bytes.len() as u64 - taken;
+        let bytes = disk::read_at(file, from, chunk)?;
+        let is_full = bytes.len() == chunk;
+        let bytes = match last {
+            None => &bytes[..],
+            Some(last) => match bytes.strip_prefix(&last) {
+                Some(rest) => rest,
+                None => return Ok(End::Other),
+            },
+        };
+        let taken = log.take(bytes);
+        let rest = &bytes[usize::try_from(taken).expect("a part of it")..];
         if log.bytes == 0 {
-            return Ok(false);
+            return Ok(End::Damaged);
         }
-        if left < LINE as u64 {
-            if bytes.len() < chunk {
-                return Ok(true);
+        if rest.len() < LINE {
+            if !is_full {
+                return Ok(End::Valid);
             }
-        } else if bytes.len() < chunk || taken == 0 {
+        } else if !is_full || taken == 0 {
             // The first invalid entry is the last one, or nothing was written behind the valid ones.
-            let rest = &bytes[usize::try_from(taken).expect("a part of it")..];
-            return Ok(rest.len() <= LINE || rest.iter().all(|byte| *byte == 0));
+            let is_end = rest.len() <= LINE || rest.iter().all(|byte| *byte == 0);
+            return Ok(if is_end { End::Valid } else { End::Damaged });
         }
     }
 }

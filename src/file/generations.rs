@@ -399,7 +399,7 @@ mod tests {
             let (dir, root) = store();
             let all = [true, true, false].map(|mapped| opened(&root, mapped));
             let before = all[0].stamp(&id(1));
-            assert!(all[0].counters().confirm(&id(1), before));
+            assert!(all[0].counters().confirm(&id(1), before).is_some());
             replace(&dir.path().join(GENERATIONS_PATH));
             for generations in &all {
                 let handed = Cell::new(false);
@@ -410,7 +410,7 @@ mod tests {
                     1
                 );
             }
-            assert!(!all[0].counters().confirm(&id(1), before), "the values may be the same");
+            assert!(all[0].counters().confirm(&id(1), before).is_none(), "the values may be the same");
             let later = opened(&root, true);
             for writer in all.iter().chain([&later]) {
                 let invalidated = writer.invalidate(&id(1), Cause::Saved).unwrap();
@@ -448,7 +448,7 @@ mod tests {
         let file = File::options().write(true).open(dir.path().join(GENERATIONS_PATH)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
         assert_eq!(generations.reopen_if_replaced(start(), |_| ()).unwrap(), 1);
-        assert!(!generations.counters().confirm(&id(1), before));
+        assert!(generations.counters().confirm(&id(1), before).is_none());
         // The store has noted the new time, so the next check finds nothing changed.
         assert_eq!(generations.reopen_if_replaced(start(), |_| ()).unwrap(), 1);
     }
@@ -463,9 +463,9 @@ mod tests {
         std::fs::write(dir.path().join(RUN), "").unwrap();
         let before = alone.stamp(&id(1));
         assert!(alone.reopen_if_replaced(start(), |_| ()).is_err(), "another process may have another file");
-        assert!(!alone.counters().confirm(&id(1), before));
+        assert!(alone.counters().confirm(&id(1), before).is_none());
         let stamp = alone.stamp(&id(1));
-        assert!(!alone.counters().confirm(&id(1), stamp), "no invalidation is seen");
+        assert!(alone.counters().confirm(&id(1), stamp).is_none(), "no invalidation is seen");
         let invalidated = alone.invalidate(&id(1), Cause::Saved).unwrap();
         assert_eq!((invalidated.is_current, other.stamp(&id(1)).saves), (false, invalidated.saves));
         std::fs::remove_file(dir.path().join(RUN)).unwrap();

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// # Panics
 ///
 /// If the mapping has no such counter.
+#[inline]
 #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
 pub(super) fn load(map: &MmapRaw, index: usize) -> u64 {
     assert!(index < map.len() / size_of::<u64>(), "no counter {index} in a mapping of {} bytes", map.len());

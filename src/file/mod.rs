@@ -269,7 +269,11 @@ impl Store for FileStore {
         self.queues.check_process()?;
         let Some(session) = token.session_id() else { return Ok(Lookup::Absent(Absent::Malformed)) };
         let now = self.options.clock.now_coarse();
-        let copy = match self.coherence.find(session, now) {
+        let mut found = self.coherence.find(session, now);
+        if let Found::CutOffsUnchecked(copy) = found {
+            found = self.coherence.check(session, copy, now);
+        }
+        let copy = match found {
             Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
             Found::Unverified(copy) | Found::CutOffsUnchecked(copy) => Some(copy),
             Found::Nothing => None,

@@ -484,10 +484,7 @@ impl Model {
         self.cut_offs.last = probe.live.record.login().cut_off;
         assert!(done.is_err() || self.cut_offs.last == number, "cut-off {number}");
         if self.cut_offs.last == number {
-            if user.is_none() {
-                self.cut_offs.of.clear();
-            }
-            self.cut_offs.of.insert(user, (number, now));
+            self.cut_offs.put(user, now);
         }
         if done.is_err() {
             // Other stores may notice the entry a second later.

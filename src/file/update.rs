@@ -81,7 +81,7 @@ impl FileStore {
         let fresh = Fresh::new(record.clone(), id, version, stamp, locked.opened_at);
         // If the change has set another user, that user has not logged in. Then an earlier cut-off of that user may
         // have ended the session, so the copy is not noted as compared with the cut-offs.
-        let is_same_user = record.user() == locked.newest.record.user();
+        let is_same_user = record.has_user_of(&locked.newest.record);
         self.coherence.remember(session, if is_same_user { fresh.checked(view) } else { fresh });
         Ok(Some(Live { record, id }))
     }

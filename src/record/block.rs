@@ -141,8 +141,12 @@ pub(super) fn put_count(block: &mut [u8], count: usize) {
 }
 
 pub(super) fn user(block: &[u8]) -> &str {
+    text(user_bytes(block))
+}
+
+pub(super) fn user_bytes(block: &[u8]) -> &[u8] {
     let at = text_at(block);
-    text(&block[at..at + user_len(block)])
+    &block[at..at + user_len(block)]
 }
 
 pub(super) fn note(block: &[u8]) -> &str {

@@ -7,7 +7,7 @@
 //! file.
 use super::bytes::{Entry, FLAGS_AT, LINE, NAME_UNSYNCED, SYNC_FAILED};
 use super::log::Log;
-use super::{CutOffs, DAMAGED, MISSING};
+use super::{CutOffs, MISSING};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::disk::{self, Access, Directory, IfExists, Root};
 use crate::file::errors::io_error;
@@ -32,7 +32,7 @@ const ENTRIES_MIN: u64 = if cfg!(shuttle) {
     1024
 };
 /// The largest log: 16 million users.
-const BYTES_MAX: u64 = 1 << 30;
+const BYTES_MAX: u64 = if cfg!(all(test, not(shuttle))) { 1 << 13 } else { 1 << 30 };
 
 /// A cut-off that is to be written.
 #[derive(Clone, Copy)]
@@ -87,15 +87,16 @@ impl CutOffs {
             // Opened before anything is changed.
             let directory =
                 self.root.open_directory(".").map_err(|error| self.error("open the directory of", error))?;
-            let Some(file) = self.lock(deadline)? else {
-                if cut_off.user.is_some() {
-                    return Err(self.lost("end the sessions of a user", MISSING));
-                }
-                Self::make(&self.root, cut_off.time)?;
-                continue;
+            let locked = self.lock(deadline)?;
+            let written = if let Some(file) = &locked {
+                self.read_again(|| None, true)?;
+                self.write(cut_off, file, &directory)
+            } else if cut_off.user.is_some() {
+                return Err(self.lost("end the sessions of a user", MISSING));
+            } else {
+                // With its entry: a log without it would bring back the sessions that the lost log had ended.
+                self.next_entry(cut_off).and_then(|entry| self.rewrite(entry, None, IfExists::Keep))
             };
-            self.read_again(|| None, true)?;
-            let written = self.write(cut_off, &file, &directory);
             // Also after an error, because the entry may be visible.
             self.doubt();
             let published = publish();
@@ -139,27 +140,26 @@ impl CutOffs {
     fn write(&self, cut_off: &CutOff<'_>, file: &LockedFile, directory: &Directory) -> Result<Written> {
         let flags = disk::read_at(file, FLAGS_AT as u64, 1).map_err(|error| self.error("read", error))?;
         let flags = flags.first().copied().unwrap_or_default();
-        let (entry, bytes, is_whole, is_sparse) = {
+        let entry = self.next_entry(cut_off)?;
+        let (bytes, is_sparse) = {
             let read = self.read.read();
-            let is_whole = read.lost.is_none();
-            if !is_whole && cut_off.user.is_some() {
-                return Err(self.lost("end the sessions of a user", read.lost.unwrap_or(DAMAGED)));
+            if let Some(reason) = read.lost {
+                if cut_off.user.is_some() {
+                    return Err(self.lost("end the sessions of a user", reason));
+                }
+                drop(read);
+                return self.rewrite(entry, None, IfExists::Replace);
             }
             if cut_off.except.is_some_and(|(record, id)| read.log.standing(record, &id).is_none()) {
                 return Err(gone());
             }
-            let number = cut_off.time.max(read.log.last + 1);
-            let except = cut_off.except.map(|(_, id)| id);
-            let entry = Entry { number, user: cut_off.user, time: cut_off.time, except };
+            // A cut-off of all supersedes all entries.
+            let needed = cut_off.user.map_or(0, |_| read.log.entries());
             let entries = read.log.bytes / LINE as u64;
-            let is_sparse = entries > ENTRIES_MIN && entries > 2 * read.log.entries();
-            (entry, read.log.bytes, is_whole, is_sparse)
+            (read.log.bytes, entries > ENTRIES_MIN && entries > 2 * needed)
         };
-        if !is_whole {
-            return self.rewrite(entry, true);
-        }
         if flags & SYNC_FAILED != 0 || is_sparse {
-            match self.rewrite(entry, false) {
+            match self.rewrite_whole(entry) {
                 // The old file will do.
                 Err(error) if flags & SYNC_FAILED == 0 && error.kind() != ErrorKind::DurabilityUnknown => {}
                 written => return written,
@@ -174,7 +174,7 @@ impl CutOffs {
         if disk::sync_data(file).is_err() {
             // Written at once, because this process may be killed before the log is in another file.
             let _ = disk::write_at(file, &[flags | SYNC_FAILED], FLAGS_AT as u64);
-            return self.rewrite(entry, false).map_err(|error| unknown(&self.root, error));
+            return self.rewrite_whole(entry).map_err(|error| unknown(&self.root, error));
         }
         if flags & NAME_UNSYNCED != 0 {
             let synced = directory.sync_changed_name();
@@ -199,16 +199,39 @@ impl CutOffs {
         })
     }
 
+    /// The entry of a cut-off, whose number is greater than those of all entries in memory.
+    fn next_entry(&self, cut_off: &CutOff<'_>) -> Result<Entry> {
+        let CutOff { user, time, except } = *cut_off;
+        // No clock reaches the last number, so the log was made outside the library, by a program that knows the check.
+        let after_last = self.read.read().log.last.checked_add(1).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "append to the log of cut-offs")
+                .with_path(self.root.path().join(CUT_OFFS))
+                .with_reason("its last number is one that no clock reaches; restore it from a backup")
+        })?;
+        Ok(Entry { number: time.max(after_last), user, time, except: except.map(|(_, id)| id) })
+    }
+
     /// Writes the log with the entry, and without those that are superseded, to a new file in the place of the old one.
-    /// A log that `is_lost` is left out.
-    fn rewrite(&self, entry: Entry, is_lost: bool) -> Result<Written> {
-        let mut log = Log::beginning_at(entry.number - 1);
-        if !is_lost {
+    fn rewrite_whole(&self, entry: Entry) -> Result<Written> {
+        let bytes = {
             let read = self.read.read();
-            log.take(&read.log.compacted(0));
-        }
+            // Another thread may have found it lost since the entry was made.
+            if let Some(reason) = read.lost {
+                return Err(self.lost("rewrite it", reason));
+            }
+            read.log.compacted(0)
+        };
+        self.rewrite(entry, Some(bytes), IfExists::Replace)
+    }
+
+    /// Writes the bytes of a log, if there is one, and the entry to a new file.
+    fn rewrite(&self, entry: Entry, before: Option<Vec<u8>>, if_exists: IfExists) -> Result<Written> {
+        let mut log = Log::beginning_at(entry.number - 1);
+        log.take(&before.unwrap_or_default());
         log.put(entry);
-        Self::put(&self.root, &log, IfExists::Replace).map_err(|error| self.error("rewrite", error))?;
+        if !Self::put(&self.root, &log, if_exists).map_err(|error| self.error("rewrite", error))? {
+            return Ok(Written::Elsewhere);
+        }
         let directory = self.root.open_directory(".");
         let synced = directory.and_then(|directory| directory.sync_changed_name());
         synced.map_err(|error| unknown(&self.root, self.error("sync the directory of", error)))?;

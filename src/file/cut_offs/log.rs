@@ -20,12 +20,17 @@ pub(super) struct Log {
     users: HashMap<[u8; 16], Last>,
     /// The highest number.
     pub(super) last: u64,
+    /// The last entry that was read, as it is in the file.
+    last_line: Option<Line>,
+    /// The latest time of an entry.
+    latest: u64,
 }
 
 /// The last cut-off of one user.
 #[derive(Clone, Copy)]
 struct Last {
     number: u64,
+    /// The latest time of the user's cut-offs: that of an earlier one, if the clock was set back between them.
     time: u64,
     except: Option<PublicId>,
 }
@@ -54,19 +59,29 @@ impl Log {
             return false;
         };
         self.put(entry);
+        self.last_line = Some(*line);
         true
+    }
+
+    /// The last entry that was read, and where it begins; `None` if none was read.
+    pub(super) fn last_line(&self) -> Option<(u64, Line)> {
+        self.last_line.map(|line| (self.bytes - LINE as u64, line))
     }
 
     /// Takes in an entry.
     pub(super) fn put(&mut self, entry: Entry) {
         let Entry { number, user, time, except } = entry;
         self.last = number;
+        self.latest = self.latest.max(time);
         match user {
             None => {
-                self.all = Some(entry);
+                self.all = Some(Entry { time: self.latest, ..entry });
                 self.users.clear();
             }
-            Some(user) => drop(self.users.insert(user, Last { number, time, except })),
+            Some(user) => {
+                let before = self.users.get(&user).map_or(0, |last| last.time);
+                self.users.insert(user, Last { number, time: time.max(before), except });
+            }
         }
     }
 
@@ -83,12 +98,13 @@ impl Log {
     }
 
     /// The number for a session that began, or whose user logged in, at the time that the record says: all cut-offs
-    /// that count for the session and happened later end it.
+    /// that count for the session and happened later end it. So do those of the same microsecond, because the login may
+    /// have returned before them.
     pub(super) fn number_at_login(&self, record: &Record) -> u64 {
         let began = micros(record.login().at.unwrap_or(record.timing().created));
         let all = self.all.map(|all| (all.number, all.time));
         let of_user = self.of(record).map(|last| (last.number, last.time));
-        let later = all.into_iter().chain(of_user).filter(|(_, time)| *time > began);
+        let later = all.into_iter().chain(of_user).filter(|(_, time)| *time >= began);
         later.map(|(number, _)| number - 1).min().unwrap_or(self.last)
     }
 

@@ -1,5 +1,5 @@
 //! System calls on the file `cutoffs`, the log that says which sessions were ended all at once.
-use super::{Access, Root, Stat, call};
+use super::{Access, Root, StatWithTimes, call};
 use crate::file::layout::CUT_OFFS;
 use rustix::fs::{self, AtFlags, Mode};
 use rustix::io::Errno;
@@ -15,8 +15,8 @@ impl Root {
 
     /// The metadata of the file that has the name of the log now. On a network file system, `STATX_FORCE_SYNC` asks the
     /// server, because this host may keep old metadata for a minute.
-    pub(in crate::file) fn stat_cut_offs(&self) -> io::Result<Stat> {
-        let stat = |flags| super::stat::stat(&self.fd, CUT_OFFS, flags);
+    pub(in crate::file) fn stat_cut_offs(&self) -> io::Result<StatWithTimes> {
+        let stat = |flags| fs::statat(&self.fd, CUT_OFFS, flags).map(StatWithTimes::from);
         Ok(call("stat cut-offs", || {
             #[cfg(target_os = "linux")]
             if self.remote_file_system().is_some() {

@@ -42,12 +42,15 @@ pub(in crate::file) struct StatWithTimes {
     pub(in crate::file) stat: Stat,
     /// The modification time, in seconds since 1970 by the file system's clock.
     pub(in crate::file) changed: i64,
+    /// The nanoseconds of that second.
+    pub(in crate::file) changed_nanos: u32,
 }
 
 impl From<fs::Stat> for StatWithTimes {
     #[expect(clippy::useless_conversion, reason = "the field's type differs from target to target")]
     fn from(stat: fs::Stat) -> Self {
-        Self { changed: stat.st_mtime.into(), stat: stat.into() }
+        let changed_nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        Self { changed: stat.st_mtime.into(), changed_nanos, stat: stat.into() }
     }
 }
 

@@ -194,6 +194,7 @@ impl Counters {
         }
     }
 
+    #[inline]
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         let at = counter_of(id);
         let counters = self.number;
@@ -231,11 +232,10 @@ impl Counters {
         }
     }
 
-    /// Whether no process has invalidated the session since this stamp was taken.
+    /// The counter of cut-offs, if a copy of the session with this stamp is still valid.
     #[inline]
-    pub(in crate::file) fn confirm(&self, id: &PublicId, stamp: Stamp) -> bool {
-        !matches!(self.backing, Backing::File(_) | Backing::Lost(_) | Backing::Nowhere)
-            && self.stamp(id) == stamp
+    pub(in crate::file) fn confirm(&self, id: &PublicId, stamp: Stamp) -> Option<u64> {
+        self.cut_offs().filter(|_| self.stamp(id) == stamp)
     }
 
     /// Writes adjacent counters, from the index `first` on. Returns whether the file still had a name afterwards. If it
@@ -262,6 +262,7 @@ impl Counters {
 }
 
 /// The index of the session's first counter, `saves`; `ends` is the next one.
+#[inline]
 pub(super) fn counter_of(id: &PublicId) -> usize {
     // The first byte of the id selects the shard's cells, the third and fourth select one of them. The second byte is
     // left out, because it selects the segment in the table of writers' queues.

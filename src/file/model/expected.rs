@@ -56,14 +56,27 @@ impl Expected {
 #[derive(Default)]
 pub(super) struct CutOffs {
     pub(super) last: u64,
-    pub(super) of: HashMap<Option<String>, (u64, u64)>,
+    of: HashMap<Option<String>, (u64, u64)>,
+    latest: u64,
     /// The number of sessions that were ended by a cut-off, and whose files may still be there.
     pub(super) files: usize,
 }
 
 impl CutOffs {
+    /// Takes in a cut-off. The clock may have been set back since an earlier one of the same user, or of any.
+    pub(super) fn put(&mut self, user: Option<String>, time: u64) {
+        self.latest = self.latest.max(time);
+        let time = if user.is_none() {
+            self.of.clear();
+            self.latest
+        } else {
+            time.max(self.of.get(&user).map_or(0, |(_, before)| *before))
+        };
+        self.of.insert(user, (self.last, time));
+    }
+
     /// The cut-offs that apply to a record.
-    pub(super) fn of(&self, record: &Record) -> impl Iterator<Item = (u64, u64)> {
+    fn of(&self, record: &Record) -> impl Iterator<Item = (u64, u64)> {
         let of_user = record.user().and_then(|user| self.of.get(&Some(user.to_owned())));
         self.of.get(&None).into_iter().chain(of_user).copied()
     }
@@ -75,7 +88,7 @@ impl CutOffs {
     /// The cut-off number that an imported record gets.
     pub(super) fn at_login(&self, record: &Record) -> u64 {
         let created = micros(record.timing().created);
-        let later = self.of(record).filter(|(_, time)| *time > created);
+        let later = self.of(record).filter(|(_, time)| *time >= created);
         later.map(|(number, _)| number - 1).min().unwrap_or(self.last)
     }
 }

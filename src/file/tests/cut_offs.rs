@@ -1,5 +1,7 @@
 //! Cut-offs: what they end and what they spare, in every store on the directory, beside every other operation, after
 //! every failing call and every kill, and with a log that is torn, damaged, lost, older or replaced.
+mod log;
+
 use super::*;
 use crate::clock::Clock;
 use crate::event::Event;
@@ -424,7 +426,8 @@ fn without_the_whole_log_no_session_with_a_user_is_found() {
     for (reason, is_noticed, lose) in LOSSES {
         for reopens in [!is_noticed, true] {
             let stores = Stores::new();
-            let [ada, anonymous] = [of("ada"), record("old")].map(|record| stores.create(&record));
+            let [ada, anonymous, bob] =
+                [of("ada"), record("old"), of("bob")].map(|record| stores.create(&record));
             for user in ["bob", "eve", "mallory"] {
                 stores.all[0].delete_of(user, None).unwrap();
             }
@@ -456,6 +459,7 @@ fn without_the_whole_log_no_session_with_a_user_is_found() {
             fs::write(stores.log(), &whole).unwrap();
             stores.look();
             assert_eq!([stores.alive(&ada), stores.alive(&anonymous)], [[true; 3]; 2], "{reason}");
+            assert_eq!(stores.alive(&bob), [false; 3]);
             // Or all are ended.
             lose(&stores.log());
             let stores = if reopens { Stores::in_dir(stores.dir) } else { stores };
