@@ -36,6 +36,9 @@ pub enum ErrorKind {
     TooLarge,
     /// The session would have more entries than the store's limit, and more than before.
     TooManyEntries,
+    /// The user has as many live sessions as the store [allows](crate::FileStoreOptions::sessions_per_user), and the
+    /// login was refused. Nothing was changed.
+    TooManySessions,
     /// An entry name is empty, longer than 128 bytes, has a control character, or is reserved (begins with `_`).
     Name,
     /// An entry holds a value of another type than the requested one.

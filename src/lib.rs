@@ -90,7 +90,8 @@ pub use crate::lifetime::{Lifetime, Renewal};
 pub use crate::record::{Entries, Expiry, Record, Timing};
 pub use crate::session::{Destroyed, Session};
 pub use crate::store::{
-    Absent, Change, Durability, Guarantees, Live, Lookup, Moved, Rotation, Saved, Store, Verdict,
+    Absent, Change, Durability, Guarantees, Live, Lookup, Moved, Page, Rotation, Saved, Store, UserSession,
+    UserSessions, Verdict,
 };
 pub use crate::value::{Value, ValueRef};
 

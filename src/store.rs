@@ -28,6 +28,10 @@
 //!    Only a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
 //!    [login](Rotation::login) follow rotations to the last successor, within the grace period, at most [`HOPS_MAX`] of
 //!    them. Neither follows a login. The token of a successor is never given out.
+mod user_sessions;
+
+pub use user_sessions::{Page, UserSession, UserSessions};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, Token};
 pub use crate::lifetime::GRACE_MAX;
@@ -125,6 +129,28 @@ pub trait Store: Send + Sync {
         Err(unsupported("end all sessions"))
     }
 
+    /// A page of the live sessions of a user, ordered by their ids. Each is verified by its record: it was live, and
+    /// this user's, when it was read. A session that begins or is rotated meanwhile may be missing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if the store keeps no such list. Otherwise the storage failed.
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        let _ = (user, page);
+        Err(unsupported("list the sessions of a user"))
+    }
+
+    /// Ends a session by the digest of its id, if it is a session of this user; rotations are followed as by
+    /// [`delete`](Self::delete). Returns whether a live one was there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if the store cannot do this. Otherwise the session may still be alive; try again.
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        let _ = (user, id);
+        Err(unsupported("end a session of a user"))
+    }
+
     /// The promises that not every storage mode can make.
     fn guarantees(&self) -> Guarantees;
 
@@ -145,7 +171,7 @@ pub trait Store: Send + Sync {
 pub const HOPS_MAX: usize = 32;
 
 #[cold]
-fn unsupported(operation: &'static str) -> Error {
+pub(crate) fn unsupported(operation: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, operation).with_reason("this kind of store cannot do it")
 }
 
@@ -180,6 +206,12 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn delete_all(&self) -> Result<()> {
         (**self).delete_all()
+    }
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        (**self).sessions_of(user, page)
+    }
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        (**self).delete_session_of(user, id)
     }
     fn guarantees(&self) -> Guarantees {
         (**self).guarantees()

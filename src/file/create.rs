@@ -15,6 +15,7 @@ use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::session_lock::{SessionRef, write_state, write_tombstone};
 use super::slot::{self, Encoded, Extent, SLOT_MIN, State};
+use super::user_index::Insertion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::busy;
 use crate::record::Record;
@@ -32,18 +33,19 @@ impl FileStore {
         record: Record,
         power_safe: bool,
     ) -> Result<Live> {
-        self.create_beside(session, record, power_safe, None)
+        self.create_beside(session, record, power_safe, None).map(|(live, _)| live)
     }
 
     /// Creates a session file. If the session is the successor of a rotated one, `had` has the sizes of that session;
-    /// it may be as large, even if that is above the limits now.
+    /// it may be as large, even if that is above the limits now. For the user index, the creation is under way until
+    /// the insertion is dropped.
     pub(super) fn create_beside(
         &self,
         session: SessionRef<'_>,
         record: Record,
         power_safe: bool,
         had: Option<Extent>,
-    ) -> Result<Live> {
+    ) -> Result<(Live, Option<Insertion<'_>>)> {
         self.queues.check_process()?;
         self.check_may_write()?;
         let id = session.public_id();
@@ -59,7 +61,7 @@ impl FileStore {
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
         // The shard is opened before anything is changed, because opening it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        self.expiry_index.insert(&self.root, entry, self.now_micros());
+        let listed = self.insert_in_indexes(entry, &record);
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is missing, perhaps because the whole store was emptied. `open_shard` then recreates the store.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -100,7 +102,13 @@ impl FileStore {
         session.session_id().inspect(|session| {
             self.coherence.remember(session, Fresh::new(record.clone(), id, version, stamp, read_at));
         });
-        Ok(Live { record, id })
+        Ok((Live { record, id }, listed))
+    }
+
+    /// Inserts a session in the indexes, before its file is made.
+    fn insert_in_indexes(&self, entry: Entry, record: &Record) -> Option<Insertion<'_>> {
+        self.expiry_index.insert(&self.root, entry, self.now_micros());
+        self.list_under_user(entry.id, record)
     }
 
     /// Writes the first version of a new file. If `shard` is given, syncs the file and its name.

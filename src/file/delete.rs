@@ -66,8 +66,11 @@ impl FileStore {
     /// For an id without a session this costs lookups only: no write, no lock, no sync. If rotations have moved the id,
     /// the session under its present id is deleted, as long as each rotation's grace period lasts.
     pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<bool> {
-        let deadline = Instant::now() + self.options.lock_wait;
-        let mut session = session;
+        self.delete_until(session, Instant::now() + self.options.lock_wait)
+    }
+
+    /// [`delete_file`](Self::delete_file) that waits for locks until the deadline.
+    pub(super) fn delete_until(&self, mut session: SessionRef<'_>, deadline: Instant) -> Result<bool> {
         for _ in 0..=HOPS_MAX {
             match self.delete_under(session, deadline)? {
                 Deletion::Done(was_live) => return Ok(was_live),

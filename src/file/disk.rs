@@ -6,6 +6,7 @@
 //!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
 //! - A fifo in place of a file opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
 //! - In unit tests, and under the fuzzer, every call first passes a failpoint that can count it and make it fail.
+mod boot;
 pub(super) mod counters;
 mod cut_offs;
 mod directory;
@@ -18,6 +19,7 @@ mod root;
 mod sharing;
 mod stat;
 
+pub(super) use boot::boot_id;
 pub(super) use cut_offs::truncate;
 pub(super) use directory::Directory;
 #[cfg(all(test, not(shuttle)))]
@@ -49,6 +51,8 @@ pub(super) enum Access {
     Create,
     /// Opens the file for appending; creates it if it is missing.
     Append,
+    /// Opens a file that must exist for appending.
+    AppendExisting,
     /// Opens the file for reading and writing; creates it if it is missing.
     WriteOrCreate,
 }
@@ -60,12 +64,13 @@ impl Access {
             Self::Write => OFlags::RDWR,
             Self::Create => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             Self::Append => OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND,
+            Self::AppendExisting => OFlags::RDWR | OFlags::APPEND,
             Self::WriteOrCreate => OFlags::RDWR | OFlags::CREATE,
         }
     }
     fn mode(self, sharing: Sharing) -> Mode {
         match self {
-            Self::Read | Self::Write => Mode::empty(),
+            Self::Read | Self::Write | Self::AppendExisting => Mode::empty(),
             Self::Create | Self::Append | Self::WriteOrCreate => sharing.file(),
         }
     }

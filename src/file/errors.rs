@@ -61,3 +61,8 @@ pub(super) fn directory_error(operation: &'static str, dir: &Path, error: io::Er
     };
     Error::new(kind, operation).with_path(dir).with_source(error)
 }
+
+/// Whether a file is not one that this version can read.
+pub(super) fn is_of_another_version(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NewerFormat | ErrorKind::OlderFormat | ErrorKind::NotASessionFile)
+}

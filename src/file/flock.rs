@@ -8,6 +8,7 @@
 use super::disk;
 use crate::sync::{Instant, step, thread};
 use fs2::FileExt;
+use std::borrow::Borrow;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -52,17 +53,26 @@ impl Drop for LockedFile {
 
 /// Waits until no writer has the file locked, and takes a shared lock, which keeps writers away until the guard is
 /// dropped. `None` if a writer has kept it locked until the deadline.
-pub(super) fn share(file: &File, deadline: Instant) -> io::Result<Option<SharedFile<'_>>> {
-    wait_for(deadline, || FileExt::try_lock_shared(file)).map(|locked| locked.then_some(SharedFile(file)))
+pub(super) fn share<F: Borrow<File>>(file: F, deadline: Instant) -> io::Result<Option<SharedFile<F>>> {
+    let locked = wait_for(deadline, || FileExt::try_lock_shared(file.borrow()))?;
+    Ok(locked.then(|| SharedFile(file)))
 }
 
 /// A file with a shared lock, which is released when this value is dropped. Meanwhile no writer has the file locked.
-pub(super) struct SharedFile<'a>(&'a File);
+#[derive(Debug)]
+pub(super) struct SharedFile<F: Borrow<File>>(F);
 
-impl Drop for SharedFile<'_> {
+impl<F: Borrow<File>> Deref for SharedFile<F> {
+    type Target = File;
+    fn deref(&self) -> &File {
+        self.0.borrow()
+    }
+}
+
+impl<F: Borrow<File>> Drop for SharedFile<F> {
     fn drop(&mut self) {
         step();
-        let _ = FileExt::unlock(self.0);
+        let _ = FileExt::unlock(self.0.borrow());
     }
 }
 

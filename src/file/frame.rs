@@ -7,8 +7,8 @@
 use super::cut_offs::CutOffs;
 use super::disk::{self, IfExists, Root};
 use super::errors::{directory_error, io_error};
-use super::expiry_index;
-use super::layout::{PARAMETERS, SHARDS, is_ours, shard_name};
+use super::layout::{PARAMETERS, SHARDS, USERS, is_ours, shard_name};
+use super::{expiry_index, user_index};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use rustix::io::Errno;
@@ -95,6 +95,22 @@ pub(super) fn read_parameters(root: &Root) -> Result<Option<bool>> {
                 .with_reason("these are not the parameters of a session store")),
         },
     }
+}
+
+/// Makes the store in a directory without sessions. Its user index is complete if this call makes the parameters file:
+/// no process can have used the store before.
+pub(super) fn make_empty(root: &Root, clock: &Clock) -> Result<()> {
+    check_names(root)?;
+    let error = |error| io_error("make user index", error).with_path(root.path().join(USERS));
+    let pending = user_index::begin_walk(root).map_err(error)?;
+    let made = make(root, clock, 0);
+    let Some(pending) = pending else { return made.map(drop) };
+    let finished =
+        made.and_then(|is_ours| Ok(is_ours && user_index::finish_walk(root, &pending).map_err(error)?));
+    if !matches!(finished, Ok(true)) {
+        pending.abandon(root);
+    }
+    finished.map(drop)
 }
 
 /// Makes a store in a directory that has none, or recreates one that was emptied. Returns whether this call made the

@@ -19,6 +19,16 @@ pub(super) const GENERATIONS_PATH: &str = "run/generations";
 pub(super) const INDEX: &str = "due";
 /// The path of the expiry index below the root.
 pub(super) const DUE: &str = "run/due";
+/// In `run`: the user index.
+pub(super) const USER_INDEX: &str = "users";
+/// The path of the user index below the root.
+pub(super) const USERS: &str = "run/users";
+/// In the user index: the marker of a complete index.
+pub(super) const COMPLETE: &str = "complete";
+/// In the user index: the buckets that have a file.
+pub(super) const MADE: &str = "made";
+/// The number of buckets of the user index.
+pub(super) const USER_BUCKETS: u16 = 4096;
 /// The name of the file in `run` by which backup programs recognize a directory that they may leave out.
 pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
 /// The contents of that file. The first line is prescribed to the byte (<https://bford.info/cachedir/>).
@@ -108,6 +118,32 @@ pub(super) fn bucket_named(name: &str) -> Option<u64> {
     name.parse().ok().filter(|number: &u64| number.to_string() == name)
 }
 
+/// The name of a bucket of the user index.
+pub(super) fn user_bucket_name(bucket: u16) -> String {
+    format!("{bucket:03x}")
+}
+
+/// The number of a bucket of the user index, from its name; `None` for other names.
+pub(super) fn user_bucket_named(name: &str) -> Option<u16> {
+    u16::from_str_radix(name, 16)
+        .ok()
+        .filter(|&bucket| bucket < USER_BUCKETS && user_bucket_name(bucket) == name)
+}
+
+/// The name of the lock of some users' logins, in the user index.
+pub(super) fn login_lock_name(lock: u8) -> String {
+    format!("{lock:02x}.lock")
+}
+
+/// Whether a name in the user index is that of a file of the index, complete or being made.
+pub(super) fn is_of_user_index(name: &str) -> bool {
+    let is_lock = |lock: &str| u8::from_str_radix(lock, 16).is_ok_and(|lock| login_lock_name(lock) == name);
+    name == COMPLETE
+        || name == MADE
+        || user_bucket_named(name).is_some()
+        || name.strip_suffix(".lock").is_some_and(is_lock)
+}
+
 /// Whether a name in the root is that of a shard.
 pub(super) fn is_shard(name: &str) -> bool {
     name.len() == SHARD_LEN && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
@@ -162,6 +198,18 @@ mod tests {
                 && !is_temporary(".new-")
                 && !is_temporary(".new-\u{fffd}")
                 && !is_temporary("new-0a")
+        );
+    }
+
+    #[test]
+    fn names_in_the_user_index_have_one_form_each() {
+        assert!((0..USER_BUCKETS).all(|bucket| user_bucket_named(&user_bucket_name(bucket)) == Some(bucket)));
+        for name in ["", "1000", "fFf", "+ff", "ff", "0fff"] {
+            assert_eq!(user_bucket_named(name), None, "{name:?}");
+        }
+        assert!(["complete", "made", "0ff", "0f.lock"].into_iter().all(is_of_user_index));
+        assert!(
+            !["0F.lock", "00f.lock", ".lock", "f.lock", "mine", ".new-0a"].into_iter().any(is_of_user_index)
         );
     }
 

@@ -6,8 +6,9 @@
 //! user by the log of `cut_offs`. [`slot`] has the bytes of a version, `slots` decides which version is the newest.
 //! `queue`, `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its invalidation
 //! (`generations`, `read_cache`, `watch`). `expiry_index` lists the sessions that may have expired, `sweep` removes
-//! expired ones, `reaper` sweeps at intervals. `frame` makes and checks the parts of a store beside its sessions.
-//! `scan`, `admin` and `repair` are for operators. This file connects the parts.
+//! expired ones, `reaper` sweeps at intervals. `user_index` lists the sessions of each user, for `user_sessions` and
+//! `login_limit`. `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are
+//! for operators. This file connects the parts.
 //!
 //! Imports point down the floors that `tests/it/tidy.rs` lists. The lower modules, up to `coherence`, do not know
 //! `FileStore`; the operations are built on them.
@@ -31,6 +32,7 @@ mod grow;
 pub mod internals;
 mod layout;
 mod limits;
+mod login_limit;
 mod mapped;
 #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
 mod model;
@@ -58,20 +60,24 @@ mod sweep;
 #[cfg(not(shuttle))]
 mod tests;
 mod update;
+mod user_index;
+mod user_sessions;
 #[cfg(feature = "watch")]
 mod watch;
 
-pub use options::FileStoreOptions;
+pub use options::{AtLimit, FileStoreOptions};
 pub use reaper::{Reaper, ReaperOptions, ReaperStats};
 pub use scan::{Content, Scan, ScannedFile};
 pub use stats::Stats;
 pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{SessionId, Token};
+use crate::id::{PublicId, SessionId, Token};
 use crate::queue::Queues;
 use crate::record::Record;
-use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Rotation, Saved, Store};
+use crate::store::{
+    Absent, Change, Durability, Guarantees, Live, Lookup, Page, Rotation, Saved, Store, UserSessions,
+};
 use coherence::{Coherence, Found};
 use disk::Root;
 use emptied::Recreated;
@@ -80,6 +86,7 @@ use root_lock::LockedRoot;
 use session_lock::SessionRef;
 use std::path::Path;
 use std::time::SystemTime;
+use user_index::UserIndex;
 
 /// Sessions in one directory of a local file system, shared by any number of threads and processes of one host.
 ///
@@ -138,6 +145,7 @@ pub struct FileStore {
     queues: Queues,
     recreated: Recreated,
     expiry_index: ExpiryIndex,
+    user_index: UserIndex,
     coherence: Coherence,
     options: FileStoreOptions,
     uncached_on: Option<&'static str>,
@@ -173,6 +181,7 @@ impl FileStore {
             queues: Queues::new(),
             recreated: Recreated::at_opening(were_missing),
             expiry_index: ExpiryIndex::default(),
+            user_index: UserIndex::default(),
             options,
             uncached_on,
             _in_use: in_use,
@@ -208,13 +217,14 @@ impl FileStore {
         self.root.path()
     }
 
-    /// Counts of cached sessions, of hits and misses, and of failures to write the expiry index. In a process that was
+    /// Counts of cached sessions, of hits and misses, and of failures to write the indexes. In a process that was
     /// forked after the store was opened, the cache's counts are missing, because a thread that does not exist there
     /// may hold one of its locks.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let with_cache = self.queues.check_process().is_ok();
-        Stats { index_failures: self.expiry_index.index_failures(), ..self.coherence.stats(with_cache) }
+        let index_failures = self.expiry_index.index_failures() + self.user_index.failures();
+        Stats { index_failures, ..self.coherence.stats(with_cache) }
     }
 
     /// The name of the file system, such as `NFS`, if sessions are not cached because a process may not see another
@@ -273,6 +283,7 @@ impl Store for FileStore {
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
         self.queues.check_process()?;
+        let _turn = self.admit_login(record.user(), None)?;
         let mut record = record.clone();
         // Read first: a cut-off that is called after this has a greater number.
         record.set_cut_off(self.coherence.last_cut_off(record.user().is_some())?);
@@ -289,6 +300,7 @@ impl Store for FileStore {
 
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         let Some(session) = token.session_id() else { return Ok(None) };
+        let _turn = self.admit_login(how.login, Some(session))?;
         let successor = SessionId::random()?;
         let live = self.rotate_file(session, &successor, change, how)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
@@ -309,6 +321,14 @@ impl Store for FileStore {
 
     fn delete_all(&self) -> Result<()> {
         self.cut_off_all()
+    }
+
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        self.list_sessions_of(user, page)
+    }
+
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        self.delete_session_of_user(user, id)
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -20,17 +20,20 @@ pub(super) use script::{By, Step, Update};
 use super::cut_offs;
 use super::disk::{Root, faults::during};
 use super::expiry_index::BUCKET_MICROS;
-use super::layout::{CUT_OFFS, DUE, SHARDS, SWEEP, shard_name};
+use super::layout::{CUT_OFFS, DUE, SHARDS, SWEEP, USERS, shard_name};
+use super::user_index;
 use super::{Content, FileStore, FileStoreOptions, SweepOptions};
 use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
+use crate::id::PublicId;
 use crate::record::{Record, Timing};
-use crate::store::{Absent, Durability, Live, Lookup, Rotation, Saved, Store, Verdict};
+use crate::store::{Absent, Durability, Live, Lookup, Page, Rotation, Saved, Store, Verdict};
 use crate::value::Value;
 use expected::{CutOffs, Expected, Mark};
 use rustix::io::Errno;
 use script::{ALL, FAULTS};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -102,6 +105,7 @@ pub(super) fn run(script: &[Step]) {
     for at in 0..model.sessions.len() {
         model.check(at);
     }
+    model.check_lists();
     model.clear();
 }
 
@@ -118,6 +122,10 @@ impl Model {
         fs::remove_file(self.dir.path().join(CUT_OFFS)).expect("the log of cut-offs");
         let root = Root::open(self.dir.path()).expect("the store's directory");
         cut_offs::CutOffs::make(&root, 0).expect("a log without entries");
+        fs::remove_dir_all(self.dir.path().join(USERS)).expect("the user index");
+        if let Some(pending) = user_index::begin_walk(&root).expect("a user index") {
+            user_index::finish_walk(&root, &pending).expect("a complete user index");
+        }
         let index = self.dir.path().join(DUE);
         for bucket in fs::read_dir(&index).expect("the index") {
             fs::remove_file(bucket.expect("a name").path()).expect("a bucket");
@@ -634,7 +642,23 @@ impl Model {
     }
 
     /// Removes the files that failed operations have left: those that are too young for a sweep, and those under a name
-    /// that was not acknowledged.
+    /// that was not acknowledged. Each session that is listed for a user is live and this user's, as far as it is
+    /// known, and a complete list has all of them.
+    fn check_lists(&self) {
+        let live =
+            (0..self.sessions.len()).filter_map(|at| Some((self.sessions[at].id, self.live(at)?.user()?)));
+        let live: BTreeSet<_> = live.collect();
+        for user in live.iter().map(|(_, user)| *user).collect::<BTreeSet<_>>() {
+            let page = Page { after: None, limit: usize::MAX };
+            let page = self.store(By::Uncached).sessions_of(user, &page).expect("no fault is left");
+            let listed: BTreeSet<_> = page.sessions.iter().map(|session| session.id).collect();
+            let known = listed.iter().filter(|id| self.sessions.iter().any(|known| known.id == **id));
+            known.for_each(|id| assert!(live.contains(&(*id, user)), "{id} is listed for {user:?}"));
+            let is_listed = |(id, of): &(PublicId, &str)| *of != user || listed.contains(id);
+            assert!(!page.complete || live.iter().all(is_listed), "{user:?} has {live:?}, and {page:?}");
+        }
+    }
+
     fn remove_leftovers(&self) {
         let files: Vec<_> =
             self.store(By::Uncached).files().map(|file| file.expect("no fault is left")).collect();

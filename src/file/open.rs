@@ -119,7 +119,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Opened
                 options.observer.notify(&Event::ParametersRecreated { path: dir });
             }
         } else {
-            frame::make(&root, &options.clock, 0)?;
+            frame::make_empty(&root, &options.clock)?;
             is_new = true;
         }
     }

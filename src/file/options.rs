@@ -10,6 +10,16 @@ use std::time::Duration;
 /// The shortest wait limit for a lock. If a save has held the lock for longer, a forced delete may have overtaken it.
 pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 
+/// What a login does whose user has as many live sessions as are [allowed](FileStoreOptions::sessions_per_user).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLimit {
+    /// Ends the sessions of the user with the oldest logins, so that there is room for the new one. If the login then
+    /// fails, on a full disk say, they are ended all the same.
+    EndOldest,
+    /// Refuses the login with [`ErrorKind::TooManySessions`], and changes nothing.
+    Refuse,
+}
+
 /// Options for opening a [`FileStore`](super::FileStore).
 ///
 /// ```
@@ -26,6 +36,7 @@ pub struct FileStoreOptions {
     pub(super) lock_wait: Duration,
     pub(super) record_bytes_max: usize,
     pub(super) entries_max: usize,
+    pub(super) sessions_per_user: Option<(usize, AtLimit)>,
     pub(super) cache_bytes: usize,
     pub(super) watch: bool,
     pub(super) create: bool,
@@ -46,6 +57,7 @@ impl Default for FileStoreOptions {
             lock_wait: Duration::from_secs(5),
             record_bytes_max: 1 << 20,
             entries_max: 1024,
+            sessions_per_user: None,
             cache_bytes: 32 << 20,
             watch: true,
             create: true,
@@ -113,6 +125,42 @@ impl FileStoreOptions {
     #[must_use]
     pub fn entries_max(mut self, entries: usize) -> Self {
         self.entries_max = entries;
+        self
+    }
+
+    /// Most live sessions of a user: 1 to 1,000; by default there is no limit. `at_limit` says what a login beyond it
+    /// does.
+    ///
+    /// Counted at each login, from the sessions themselves, exactly: also beside logins and rotations in other threads
+    /// and processes that open the store with this option. Set it in all of them, with the same value. The session that
+    /// the login itself moves does not count. Sessions beyond a limit that was lowered stay until their user's next
+    /// login. Removing `run/users` while a login runs may let one more in.
+    ///
+    /// A login then also waits for the logins of 1 user in 256, at most for [`lock_wait`](Self::lock_wait), after which
+    /// it is refused with [`ErrorKind::Busy`]. It reads each session of its user, some 5 µs each. If the index of users
+    /// is not complete (after a restart of the system, or the loss of `run`) and no sweep has completed it yet, the
+    /// first login reads all sessions, some seconds for a million; on systems without a boot id (other than Linux) each
+    /// login does.
+    ///
+    /// ```
+    /// use sessile::file::AtLimit;
+    /// use sessile::{Cookies, ErrorKind, FileStoreOptions, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = FileStoreOptions::new().sessions_per_user(2, AtLimit::Refuse).open(dir.path())?;
+    /// let sessions = Sessions::new(store, Cookies::plain_http())?;
+    /// for may_log_in in [true, true, false] {
+    ///     let mut session = sessions.session([]);
+    ///     session.login("ada")?;
+    ///     match session.save() {
+    ///         Err(error) if error.kind() == ErrorKind::TooManySessions => assert!(!may_log_in),
+    ///         saved => assert!(saved.is_ok() && may_log_in),
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn sessions_per_user(mut self, most: usize, at_limit: AtLimit) -> Self {
+        self.sessions_per_user = Some((most, at_limit));
         self
     }
 
@@ -263,6 +311,8 @@ impl FileStoreOptions {
             "the record limit must be 2 KiB to 16 MiB"
         } else if !(1..=1 << 16).contains(&self.entries_max) {
             "the entry limit must be 1 to 65,536"
+        } else if self.sessions_per_user.is_some_and(|(most, _)| !(1..=1000).contains(&most)) {
+            "the limit on the sessions of a user must be 1 to 1,000"
         } else {
             return Ok(());
         };

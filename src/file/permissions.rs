@@ -19,7 +19,7 @@
 //! Limit: a file that another user opened before the repair stays open for that user.
 use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
 use super::errors::io_error;
-use super::layout::{CUT_OFFS, DUE, INDEX, PARAMETERS, RUN, is_ours};
+use super::layout::{CUT_OFFS, DUE, INDEX, PARAMETERS, RUN, USER_INDEX, USERS, is_ours};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use rustix::fs::Mode;
@@ -238,10 +238,10 @@ impl Survey {
         }
         let names = root.names().map_err(|error| io_error(SURVEY, error).with_path(root.path()))?;
         let names = names.into_iter().filter(|name| is_ours(name));
-        // The directory of the expiry index is in `run`, and is examined last. If `run` is wrong, its repair includes
-        // the index.
-        for name in names.chain([DUE.to_owned()]) {
-            if name == DUE && wrong.iter().any(|(other, _)| other == RUN) {
+        // The directories of the indexes are in `run`, and are examined last. If `run` is wrong, its repair includes
+        // them.
+        for name in names.chain([DUE, USERS].map(str::to_owned)) {
+            if [DUE, USERS].contains(&&*name) && wrong.iter().any(|(other, _)| other == RUN) {
                 continue;
             }
             let stat = match root.stat(&name) {
@@ -436,7 +436,8 @@ fn is_denial(error: &io::Error) -> bool {
 /// left alone.
 fn is_own_directory(path: &str, stat: &Stat) -> bool {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-    stat.is_directory && ![PARAMETERS, CUT_OFFS].contains(&name) && (name == INDEX || is_ours(name))
+    let is_ours = is_ours(name) || [INDEX, USER_INDEX].contains(&name);
+    stat.is_directory && is_ours && ![PARAMETERS, CUT_OFFS].contains(&name)
 }
 
 /// Whether the error says that the name does not exist, or that its parent is not a directory.

@@ -100,7 +100,7 @@ impl FileStore {
             self.expiry_index.insert_if_earlier(&self.root, entry, before, self.now_micros());
         }
         // The successor and its name are synced at every durability. Otherwise a power cut might lose both sessions.
-        let live = self.create_beside(SessionRef::Id(successor), record, true, Some(had))?;
+        let (live, _listed) = self.create_beside(SessionRef::Id(successor), record, true, Some(had))?;
         let ended = (|| {
             // If the file was moved away outside the library, the path does not lead to it any more, and it must not be
             // written to.

@@ -6,8 +6,8 @@ use super::FileStore;
 use super::disk::{Directory, Stat};
 use super::errors::io_error;
 use super::layout::{
-    CACHE_TAG, CUT_OFFS, DAMAGED, DUE, GENERATIONS, INDEX, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named,
-    ending_at, is_shard, is_temporary, session_at, shard_name,
+    CACHE_TAG, CUT_OFFS, DAMAGED, DUE, GENERATIONS, INDEX, PARAMETERS, RUN, SHARDS, SWEEP, USER_INDEX, USERS,
+    bucket_named, ending_at, is_of_user_index, is_shard, is_temporary, session_at, shard_name,
 };
 use super::session_lock::SessionRef;
 use super::slots::View;
@@ -131,12 +131,18 @@ impl FileStore {
         let run = self.root.open_directory(RUN).and_then(|run| run.names());
         let (in_run, run_error) = self.names_or_error(RUN, run);
         let in_run = in_run.into_iter().filter_map(|name| match &*name {
-            INDEX => None,
+            INDEX | USER_INDEX => None,
             CACHE_TAG | GENERATIONS => unless_file(&format!("{RUN}/{name}")),
             _ => Some(Ok(stray(format!("{RUN}/{name}"), is_temporary(&name)))),
         });
-        let errors = root_error.into_iter().chain(run_error).chain(index_error).map(Err);
-        in_root.chain(in_run).chain(in_index).chain(errors).collect()
+        let users = self.root.open_directory(USERS).and_then(|users| users.names());
+        let (in_users, users_error) = self.names_or_error(USERS, users);
+        let in_users = in_users.into_iter().filter_map(|name| match format!("{USERS}/{name}") {
+            path if is_of_user_index(&name) => unless_file(&path),
+            path => Some(Ok(stray(path, is_temporary(&name)))),
+        });
+        let errors = root_error.into_iter().chain(run_error).chain(index_error).chain(users_error).map(Err);
+        in_root.chain(in_run).chain(in_index).chain(in_users).chain(errors).collect()
     }
 
     /// The names in a directory beside the shards. On an error, no names, and the error. A missing directory counts as

@@ -20,8 +20,8 @@ pub struct Stats {
     pub copies: usize,
     /// Bytes of memory that the cache takes, with its tables.
     pub copies_bytes: usize,
-    /// Sessions that could not be inserted in the expiry index (a full disk, say). A sweep finds them up to 256 hours
-    /// later.
+    /// Sessions that could not be inserted in the expiry index or in the user index (a full disk, say). A sweep finds
+    /// them up to 256 hours later.
     pub index_failures: u64,
 }
 

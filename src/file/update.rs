@@ -66,6 +66,7 @@ impl FileStore {
             &slot::Header { id: &id, sequence, state, slot_size_min: locked.slot_size },
         )?;
         let version = bytes.version();
+        let _listed = self.list_under_new_user(id, &locked.newest.record, &record);
         self.expiry_index.insert_if_earlier(&self.root, entry, deadline, now);
         let outcome = if bytes.slot_size() > locked.slot_size {
             self.replace(&locked, bytes, power_safe)?

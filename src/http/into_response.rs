@@ -137,6 +137,9 @@ pub(super) fn failure<R: ServerResponse>(error: &Error) -> R {
         ErrorKind::Gone => {
             (409, "Your session ended or changed while this request was under way. Please try again.\n")
         }
+        ErrorKind::TooManySessions => {
+            (409, "You are logged in on too many devices. Please log out on one of them.\n")
+        }
         ErrorKind::Busy => (503, "Your session is busy. Please try again.\n"),
         ErrorKind::Unavailable => (503, "Your session cannot be reached at the moment. Please try again.\n"),
         ErrorKind::Unanswered => (500, "The server could not find out whether your change was saved.\n"),

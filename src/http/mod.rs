@@ -85,6 +85,7 @@ mod into_response;
 pub mod rouille;
 #[cfg(feature = "tiny_http")]
 pub mod tiny_http;
+mod user_sessions;
 mod visit;
 
 pub use cookie::{Cookies, SameSite};

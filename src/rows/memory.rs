@@ -1,7 +1,7 @@
 //! Sessions in the memory of this process: the smallest back end, for tests of a program and as an example for other
 //! back ends.
 use super::row::{CutOffs, Row, Stored};
-use super::{CutOff, RowStore, RowStoreOptions, Rows, Selected, Swap};
+use super::{CutOff, RowStore, RowStoreOptions, Rows, Selected, Swap, UserRows};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::id::PublicId;
@@ -229,6 +229,23 @@ impl Rows for MemoryRows {
             None => tables.cut_offs_of_all += 1,
         }
         Ok(true)
+    }
+
+    fn of_user(
+        &self,
+        user: &[u8; 16],
+        after: Option<PublicId>,
+        limit: usize,
+        _until: Instant,
+    ) -> Result<UserRows> {
+        let tables = self.tables.lock();
+        let sessions = tables.after(after).filter_map(|(id, stored)| match stored {
+            Stored::Session(row) if row.record.user_digest().as_ref() == Some(user) => {
+                Some((*id, row.clone()))
+            }
+            Stored::Session(_) | Stored::Moved(_) => None,
+        });
+        Ok(UserRows::new(sessions.take(limit).collect(), tables.cut_offs(Some(user))))
     }
 
     fn lock(&self, id: &PublicId, until: Instant) -> Result<Option<Box<dyn Send + '_>>> {

@@ -1,9 +1,9 @@
 //! Sessions on a server: the promises of [`Store`](crate::Store), once for all databases and cache servers.
 //!
 //! A back end implements [`Rows`]: five short operations (select, insert, swap, remove, sweep), each one statement,
-//! script or transaction on the server, and three for the cut-offs of users. [`RowStore`] makes a
-//! [`Store`](crate::Store) of them. [`MemoryRows`] is the smallest back end: sessions in this process, for tests and as
-//! an example.
+//! script or transaction on the server, two for the cut-offs of users, and two that it may leave out. [`RowStore`]
+//! makes a [`Store`](crate::Store) of them. [`MemoryRows`] is the smallest back end: sessions in this process, for
+//! tests and as an example.
 //!
 //! # A row
 //!
@@ -36,6 +36,7 @@ mod options;
 mod retry;
 mod row;
 mod store;
+mod user_sessions;
 mod write;
 
 pub use bytes::{decode, encode};
@@ -43,10 +44,11 @@ pub use memory::{MemoryRows, MemoryStore};
 pub use options::RowStoreOptions;
 pub use row::{CutOffs, MovedRow, Row, Stored, Tags};
 pub use store::RowStore;
+pub use user_sessions::UserRows;
 
 use crate::error::Result;
 use crate::id::PublicId;
-use crate::store::Durability;
+use crate::store::{Durability, unsupported};
 use crate::sync::Instant;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -125,6 +127,24 @@ pub trait Rows: Send + Sync {
     ///
     /// See [`Rows`].
     fn cut_off(&self, cut_off: &CutOff<'_>, until: Instant) -> Result<bool>;
+
+    /// Reads the sessions of a user, by the user's digest, in the order of their ids: those after an id, and at most
+    /// `limit`; fewer than that says that no more are there. By default
+    /// [`Unsupported`](crate::ErrorKind::Unsupported): such a back end keeps no lists.
+    ///
+    /// # Errors
+    ///
+    /// See [`Rows`].
+    fn of_user(
+        &self,
+        user: &[u8; 16],
+        after: Option<PublicId>,
+        limit: usize,
+        until: Instant,
+    ) -> Result<UserRows> {
+        let _ = (user, after, limit, until);
+        Err(unsupported("list the sessions of a user"))
+    }
 
     /// Waits for a lock on this id among the processes, if the back end has such locks; the value releases it. It keeps
     /// no operation away. By default there is none.
@@ -274,6 +294,15 @@ impl<R: Rows + ?Sized> Rows for Arc<R> {
     }
     fn cut_off(&self, cut_off: &CutOff<'_>, until: Instant) -> Result<bool> {
         (**self).cut_off(cut_off, until)
+    }
+    fn of_user(
+        &self,
+        user: &[u8; 16],
+        after: Option<PublicId>,
+        limit: usize,
+        until: Instant,
+    ) -> Result<UserRows> {
+        (**self).of_user(user, after, limit, until)
     }
     fn lock(&self, id: &PublicId, until: Instant) -> Result<Option<Box<dyn Send + '_>>> {
         (**self).lock(id, until)

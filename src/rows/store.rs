@@ -9,7 +9,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId, Token};
 use crate::queue::{Queues, Turn};
 use crate::record::{Record, user_digest};
-use crate::store::{Absent, Change, Durability, Guarantees, HOPS_MAX, Live, Lookup, Rotation, Saved, Store};
+use crate::store::{
+    Absent, Change, Durability, Guarantees, HOPS_MAX, Live, Lookup, Page, Rotation, Saved, Store,
+    UserSessions,
+};
 use crate::sync::Instant;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -179,6 +182,23 @@ impl<R: Rows> RowStore<R> {
         })
     }
 
+    /// Ends a session, or the one to which rotations have moved it. Returns whether a live one was there.
+    pub(super) fn remove_session(&self, mut id: PublicId, attempts: &mut Attempts) -> Result<bool> {
+        for _ in 0..=HOPS_MAX {
+            match self.remove(&id, attempts)? {
+                Removed::Session { was_live } => return Ok(was_live),
+                Removed::Moved(moved) => match self.next_hop(&id, &moved) {
+                    Some(next) => id = next,
+                    None => return Ok(false),
+                },
+                Removed::Nothing => return Ok(false),
+                // The session was ended by the first attempt of this call, whose answer was lost, or by another call.
+                Removed::Unknown => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     /// Adds a cut-off of a user, or of all users, at some instant of this call.
     fn cut_off(&self, user: Option<&[u8; 16]>, except: Option<&PublicId>) -> Result<()> {
         let mut attempts = self.attempts()?;
@@ -327,21 +347,7 @@ impl<R: Rows> Store for RowStore<R> {
 
     fn delete(&self, token: &Token) -> Result<bool> {
         let Some(session) = token.session_id() else { return Ok(false) };
-        let mut attempts = self.attempts()?;
-        let mut id = session.public_id();
-        for _ in 0..=HOPS_MAX {
-            match self.remove(&id, &mut attempts)? {
-                Removed::Session { was_live } => return Ok(was_live),
-                Removed::Moved(moved) => match self.next_hop(&id, &moved) {
-                    Some(next) => id = next,
-                    None => return Ok(false),
-                },
-                Removed::Nothing => return Ok(false),
-                // The session was ended by the first attempt of this call, whose answer was lost, or by another call.
-                Removed::Unknown => return Ok(true),
-            }
-        }
-        Ok(false)
+        self.remove_session(session.public_id(), &mut self.attempts()?)
     }
 
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -376,6 +382,14 @@ impl<R: Rows> Store for RowStore<R> {
 
     fn delete_all(&self) -> Result<()> {
         self.cut_off(None, None)
+    }
+
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        self.list_sessions_of(user, page)
+    }
+
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        self.delete_session_of_user(user, *id)
     }
 
     fn guarantees(&self) -> Guarantees {

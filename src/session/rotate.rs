@@ -22,7 +22,7 @@ pub(super) enum IdChange {
 /// A login that the next save carries out.
 #[derive(PartialEq)]
 pub(super) struct Login {
-    user: String,
+    pub(super) user: String,
     /// A new device note; `None` keeps the one that the session has.
     device_note: Option<String>,
 }

@@ -1,14 +1,17 @@
 //! "Log out everywhere" beside processes that log in, rotate, save and load all the time, with warm caches: no session
 //! whose login had returned before is alive afterwards, in any process, nor is a successor of one; what begins
-//! afterwards lives, and so does the session that was excepted.
+//! afterwards lives, and so does the session that was excepted. Each login counts the sessions of the user, and none is
+//! refused, because no more than the limit are ever alive. The list of the user's sessions is complete all the time: it
+//! has the session that does not rotate, and in the end, when all processes have stopped, each session that is alive.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
-use crate::stage::{open, open_without_cache};
+use crate::stage::{options, store_in};
 use crate::support::dice::Dice;
 use crate::support::process::{Child, Parent, Start, Worker};
+use sessile::file::{AtLimit, Content};
 use sessile::store::Rotation;
-use sessile::{Durability, FileStore, Lookup, Record, Store, Token, Value, Verdict};
-use std::collections::{HashMap, HashSet};
+use sessile::{Durability, FileStore, Lookup, Page, PublicId, Record, Store, Token, Value, Verdict};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +29,7 @@ const PROCESSES: usize = 8;
 /// The number of sessions that a process uses at the same time.
 const HELD: usize = 4;
 const USER: &str = "ada";
+const CACHE_BYTES: usize = 32 << 20;
 
 /// The event that a cut-off has ended a session which a process had used since its login.
 const ENDED: &str = "ended sessions";
@@ -37,6 +41,29 @@ fn record() -> Record {
     let mut record = Record::new(now, now + Duration::from_secs(3600));
     record.insert("n", &Value::new(&1).unwrap()).unwrap();
     record
+}
+
+/// The store with a limit that is never reached: the sessions of the processes, and those of a login that replaces a
+/// dead one which its process has not noticed; two of this process.
+fn open(dir: &Path, cache_bytes: usize) -> FileStore {
+    let options = options().cache_bytes(cache_bytes);
+    options.sessions_per_user(PROCESSES * HELD + 2, AtLimit::Refuse).open(store_in(dir)).unwrap()
+}
+
+/// The ids of the sessions that are listed for the user.
+fn listed(store: &FileStore) -> BTreeSet<PublicId> {
+    let page = store.sessions_of(USER, &Page { after: None, limit: usize::MAX }).unwrap();
+    assert!(page.complete, "nothing has spoilt the index");
+    page.sessions.iter().map(|session| session.id).collect()
+}
+
+/// The ids of the user's sessions, by a scan of all files.
+fn scanned(store: &FileStore) -> BTreeSet<PublicId> {
+    let of_user = |content| match content {
+        Content::Live(live) if live.record.user() == Some(USER) => Some(live.id),
+        _ => None,
+    };
+    store.files().filter_map(|file| of_user(file.unwrap().content)).collect()
 }
 
 fn is_alive(store: &FileStore, token: &Token) -> bool {
@@ -70,7 +97,7 @@ impl Returned {
 }
 
 fn after_a_cut_off_no_session_whose_login_had_returned_lives(dir: &Path, time: Duration) -> Figures {
-    let stores = [open(dir), open_without_cache(dir)];
+    let stores = [open(dir, CACHE_BYTES), open(dir, 0)];
     let mut children: Vec<Child> = (0..PROCESSES)
         .map(|n| {
             drop(File::create(Returned::path(dir, n)).unwrap());
@@ -116,6 +143,10 @@ fn after_a_cut_off_no_session_whose_login_had_returned_lives(dir: &Path, time: D
                 "round {round}: an ended session is alive"
             );
             assert!(is_alive(store, &kept), "round {round}: the session that must live is dead");
+            let listed = listed(store);
+            let is_listed = |token: &Token| listed.contains(&token.session_id().unwrap().public_id());
+            assert!(is_listed(&kept), "round {round}: the session that must live is not listed");
+            assert!(!dead.iter().any(is_listed), "round {round}: an ended session is listed");
         }
         let list: Vec<_> = dead.iter().map(|token| format!("-{}\n", token.expose())).collect();
         fs::write(dir.join("check"), list.concat() + &format!("+{}\n", kept.expose())).unwrap();
@@ -130,6 +161,11 @@ fn after_a_cut_off_no_session_whose_login_had_returned_lives(dir: &Path, time: D
         child.say("end");
         assert_eq!(child.finish(), [""; 0]);
     }
+    let there = scanned(&stores[0]);
+    assert!(there.contains(&kept.session_id().unwrap().public_id()), "a scan has the session that must live");
+    for store in &stores {
+        assert_eq!(listed(store), there, "at the end");
+    }
     rounds.figures()
 }
 
@@ -140,7 +176,7 @@ fn begin(store: &FileStore) -> Token {
 
 fn log_in_all_the_time(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
-    let store = open(dir);
+    let store = open(dir, CACHE_BYTES);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let worker = scope.spawn(|| work(dir, parent.number("PROCESS"), &store, &is_over));

@@ -115,7 +115,7 @@ fn only_damaged_files_are_quarantined_and_earlier_ones_stay() {
 }
 
 /// Overwrites the format number of the session's version, as if another version of this crate had written it.
-fn set_format(path: &Path, format: u8) {
+pub(crate) fn set_format(path: &Path, format: u8) {
     let mut bytes = fs::read(path).unwrap();
     bytes[4] = format;
     fs::write(path, bytes).unwrap();

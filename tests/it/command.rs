@@ -179,7 +179,7 @@ fn timeless(text: &str) -> String {
 // ----------------------------------------------------------------------------------------------------------- usage
 
 /// The verbs that read an existing store.
-const LOOKING: [&str; 6] = ["sweep", "stat", "verify", "show", "delete", "export"];
+const LOOKING: [&str; 7] = ["sweep", "stat", "verify", "list", "show", "delete", "export"];
 
 #[test]
 fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
@@ -209,7 +209,7 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
 
 #[test]
 fn every_help_fits_a_terminal_of_80_columns_and_has_an_example() {
-    let verbs = ["sweep", "stat", "verify", "show", "delete", "export", "import"];
+    let verbs = ["sweep", "stat", "verify", "list", "show", "delete", "export", "import"];
     for arguments in verbs.map(|verb| vec![verb, "--help"]).into_iter().chain([vec!["--help"], vec!["-h"]]) {
         let help = finish(sessile(&arguments).env("COLUMNS", "200")).ends_well().out;
         for line in help.lines() {

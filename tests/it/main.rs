@@ -8,6 +8,7 @@ mod changed_outside;
 mod checklist;
 mod coherence;
 mod command;
+mod command_list;
 mod contract;
 mod cookie_races;
 mod damage;
@@ -42,6 +43,8 @@ mod support;
 mod sweep;
 mod sweep_obstacles;
 mod tidy;
+mod user_limits;
+mod user_sessions;
 
 use support::process::Worker;
 
@@ -59,5 +62,6 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     processes::WORKERS,
     reaper::WORKERS,
     restored::WORKERS,
+    user_limits::WORKERS,
     failures::WORKERS,
 ];

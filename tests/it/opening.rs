@@ -79,9 +79,9 @@ fn a_new_store_has_the_documented_names_and_no_others() {
     let root = dir.path().join("sessions");
     let store = FileStore::open(&root).unwrap();
     assert_eq!(store.path(), root);
-    // The root, its files, 256 shards, `run`, and in `run` its tag, the counters, the index and the file that sweeps
-    // lock.
-    assert_eq!(tree(&root).len(), 1 + 2 + 256 + 1 + 4);
+    // The root, its files, 256 shards, `run`, and in `run` its tag, the counters, the expiry index and the file that
+    // sweeps lock, and the user index with its marker and its map.
+    assert_eq!(tree(&root).len(), 1 + 2 + 256 + 1 + 4 + 3);
     check_in_order(&root);
 }
 
@@ -108,7 +108,7 @@ fn directories_are_0700_and_files_0600_under_any_umask() {
         let (moved, grown) = stored.unwrap_or_else(|error| panic!("umask {umask:04o}: {error:?}"));
         assert_eq!((moved.as_deref(), grown), (Some("relaxed+"), Some("grown".repeat(1000))));
         let tree = tree(&root);
-        assert_eq!(tree.len(), 1 + 2 + 256 + 1 + 5 + 2);
+        assert_eq!(tree.len(), 1 + 2 + 256 + 1 + 8 + 2);
         for (path, (mode, _)) in tree {
             let want = if path.is_dir() { 0o700 } else { 0o600 };
             assert_eq!(mode & 0o7777, want, "{} under umask {umask:04o}", path.display());
@@ -275,7 +275,7 @@ fn all_who_open_a_new_store_at_once_get_the_same_one() {
         for token in tokens {
             assert_eq!(load(&store, &token).unwrap().as_deref(), Some("x"));
         }
-        assert_eq!(tree(&root).len(), 1 + 2 + 256 + 1 + 5 + OPENERS, "a temporary file is left");
+        assert_eq!(tree(&root).len(), 1 + 2 + 256 + 1 + 8 + OPENERS, "a temporary file is left");
     }
 }
 

@@ -113,10 +113,10 @@ fn check_repaired(what: &str, open_up: impl FnOnce(&Path, &[Saved; 2]), want: (u
 
 #[test]
 fn a_store_that_was_open_to_others_is_made_private_and_told() {
-    // The directories of a store: the root, 256 shards, `run` and the index. The files: parameters, tag, counters, two
-    // files of the index, two sessions, and the log of cut-offs.
-    const DIRECTORIES: u64 = 1 + 256 + 2;
-    const ALL: u64 = DIRECTORIES + 8;
+    // The directories of a store: the root, 256 shards, `run` and the indexes. The files: parameters, tag, counters,
+    // two files of each index, two sessions, and the log of cut-offs.
+    const DIRECTORIES: u64 = 1 + 256 + 3;
+    const ALL: u64 = DIRECTORIES + 10;
     check_repaired("fsGroup", |root, _| allow_all(root, 0o2770, 0o660), (ALL, ALL));
     check_repaired("chmod -R 775", |root, _| allow_all(root, 0o775, 0o775), (ALL, ALL));
     check_repaired("chmod -R 777", |root, _| allow_all(root, 0o777, 0o777), (ALL, ALL));
@@ -125,6 +125,7 @@ fn a_store_that_was_open_to_others_is_made_private_and_told() {
     check_repaired("the root", |root, _| allow(root, 0o755), (1, 0));
     check_repaired("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
     check_repaired("the index", |root, _| allow(&root.join("run/due"), 0o720), (1, 1));
+    check_repaired("the user index", |root, _| allow(&root.join("run/users"), 0o720), (1, 1));
     let one_session = |root: &Path, saved: &[Saved; 2]| {
         let path = path_of(root, saved[0].live.id);
         allow(&path, 0o640);
@@ -317,7 +318,7 @@ fn anothers_store_is_one_error_with_the_command_that_repairs_it() {
     }
     let group = rustix::process::getegid().as_raw();
     for (give_away, count, first, mode) in [
-        (&[""; 0][..], 261, "", "0700"),
+        (&[""; 0][..], 262, "", "0700"),
         (&["7f"][..], 1, "/7f", "0700"),
         (&["00", "7f", "run/due"][..], 3, "", "0700"),
     ] {

@@ -3,8 +3,8 @@ use super::cut_offs::{CutOffs, with_number};
 use parking_lot::Mutex;
 use sessile::store::{GRACE_MAX, HOPS_MAX};
 use sessile::{
-    Absent, Change, Clock, Durability, Error, ErrorKind, Guarantees, Live, Lookup, Moved, PublicId, Record,
-    Result, Rotation, Saved, SessionId, Store, Token, Verdict,
+    Absent, Change, Clock, Durability, Error, ErrorKind, Guarantees, Live, Lookup, Moved, Page, PublicId,
+    Record, Result, Rotation, Saved, SessionId, Store, Token, UserSession, UserSessions, Verdict,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -186,6 +186,30 @@ impl Store for MemoryStore {
     fn delete_all(&self) -> Result<()> {
         self.places.lock().1.cut(None, None);
         Ok(())
+    }
+
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        let places = self.places.lock();
+        let mut listed: Vec<_> = places
+            .0
+            .keys()
+            .filter(|id| page.after.is_none_or(|after| after < **id))
+            .filter_map(|id| Some(Live { record: places.live(*id, self.now())?.clone(), id: *id }))
+            .filter(|live| live.record.user() == Some(user))
+            .map(|live| UserSession::of(&live))
+            .collect();
+        listed.sort_by_key(|session| session.id);
+        UserSessions::page(page, true, listed.into_iter().map(Ok))
+    }
+
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        let mut places = self.places.lock();
+        let Some(id) = places.meant(*id, self.now()) else { return Ok(false) };
+        let is_there = places.live(id, self.now()).is_some_and(|record| record.user() == Some(user));
+        if is_there {
+            places.0.remove(&id);
+        }
+        Ok(is_there)
     }
 
     fn guarantees(&self) -> Guarantees {

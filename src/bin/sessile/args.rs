@@ -14,7 +14,7 @@ Exit codes:
 
 All verbs run safely beside the programs that use the store. Run them as the
 owner of the store. Root may run the verbs that only read: stat, verify
-without --repair, show, export, sweep --dry-run. With --json, each error is an
+without --repair, list, show, export, sweep --dry-run. With --json, each error is an
 object on standard error: {\"error\": …}.";
 
 /// Administers a sessile session store.
@@ -33,6 +33,7 @@ pub(crate) enum Verb {
     Sweep(Sweep),
     Stat(Stat),
     Verify(Verify),
+    List(List),
     /// Print one session as JSON
     #[command(long_about = format!("Print one session as JSON\n\n{ID}"))]
     Show(One),
@@ -128,6 +129,44 @@ pub(crate) struct Verify {
     /// lost sessile.json; delete nothing
     #[arg(long)]
     pub(crate) repair: bool,
+}
+
+/// List live sessions, or those of one user
+///
+/// A line for each, in the order of the ids: the digest of the id (as in logs),
+/// the times at which it was created and last saved, its deadline, its bytes,
+/// its user. With --user an index finds the sessions; if it is not complete, and
+/// without --user, every file is read. The entries are not shown.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sessile list /var/lib/shop/sessions
+  sessile list --user ada /var/lib/shop/sessions
+  sessile list --json --limit 1000 /var/lib/shop/sessions
+
+JSON: sessions (a list of id, user, created, last_seen, deadline, bytes), next
+(the --after of the next page, or null).
+
+Exit codes: see sessile --help.")]
+pub(crate) struct List {
+    /// The store's directory
+    pub(crate) dir: PathBuf,
+    /// Only the sessions of this user
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Begin after this session, the last of the page before
+    #[arg(long, value_name = "ID", value_parser = public_id)]
+    pub(crate) after: Option<PublicId>,
+    /// List at most N sessions
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    limit: u32,
+}
+
+impl List {
+    pub(crate) fn limit(&self) -> usize {
+        usize::try_from(self.limit).expect("a million at most")
+    }
 }
 
 const ID: &str = "\

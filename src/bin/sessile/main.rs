@@ -5,6 +5,7 @@
 mod args;
 mod export;
 mod import;
+mod list;
 mod one;
 mod owner;
 mod session_json;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Sweep(args) => sweep::run(&args, json),
         Verb::Stat(args) => stat::stat(&args, json),
         Verb::Verify(args) => verify::verify(&args, json),
+        Verb::List(args) => list::list(&args, json),
         Verb::Show(args) => one::show(&args, json),
         Verb::Delete(args) => one::delete(&args, json),
         Verb::Export(args) => export::export(&args, json),

@@ -116,6 +116,14 @@ impl From<SystemTime> for Time {
     }
 }
 
+/// A time as text, as in an export.
+pub(crate) fn time_text(time: SystemTime) -> String {
+    match Time::from(time) {
+        Time::Text(text) => text.to_string(),
+        Time::Micros(micros) => micros.to_string(),
+    }
+}
+
 impl From<Time> for SystemTime {
     fn from(time: Time) -> Self {
         match time {

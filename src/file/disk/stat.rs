@@ -16,6 +16,12 @@ pub(in crate::file) struct Inode {
     pub(super) number: u64,
 }
 
+impl Inode {
+    pub(in crate::file) fn number(self) -> u64 {
+        self.number
+    }
+}
+
 /// The metadata of a file, without its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) struct Stat {

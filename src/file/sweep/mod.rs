@@ -4,8 +4,9 @@
 //!
 //! 1. **The walk** reads every file of a few shards: one shard for each hour since the last walk, so that 256 hours
 //!    cover all of them, whether sweeps run each minute or each night. It removes expired sessions, sessions that a
-//!    cut-off has ended, and leftovers of interrupted operations, and inserts live sessions that the expiry index
-//!    lacks. The walk covers all shards if the index was lost, and once after a cut-off of all sessions.
+//!    cut-off has ended, and leftovers of interrupted operations, and inserts live sessions that the indexes lack. The
+//!    walk covers all shards if the expiry index was lost, once after a cut-off of all sessions, and if the user index
+//!    is not complete (`users`).
 //! 2. **Due entries** are the sessions that the index lists for hours that have come. A missing session is skipped, an
 //!    expired one removed, a renewed one inserted again, and a locked one left for the next pass. The mark of a moved
 //!    id is removed once its grace period is over.
@@ -29,6 +30,7 @@ mod options;
 mod pace;
 mod remove;
 mod shards;
+mod users;
 
 pub use options::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
@@ -45,6 +47,7 @@ use pace::Pace;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
 use std::time::SystemTime;
+use users::UserWalk;
 
 /// The number of shards, as the type in which hours are counted.
 const ALL: u64 = SHARDS as u64;
@@ -96,6 +99,7 @@ impl FileStore {
                     disk_now: marker.touch(self)?,
                     walked: [false; SHARDS as usize],
                     index_failures: 0,
+                    users: UserWalk::default(),
                     report: SweepReport::default(),
                     pace: Pace::new(options.budget, &mut progress),
                 };
@@ -158,6 +162,7 @@ struct Pass<'a> {
     walked: [bool; SHARDS as usize],
     /// The number of sessions that could not be inserted in the index again.
     index_failures: u64,
+    users: UserWalk,
     report: SweepReport,
     pace: Pace<'a>,
 }
@@ -171,12 +176,11 @@ impl Pass<'_> {
         // than their files are worth.)
         let cut_off = self.store.coherence.last_cut_off_of_all().unwrap_or(0);
         let is_cut_off = cut_off > 0 && cut_off > marker.walked_cut_off();
+        let is_full = self.options.full || is_cut_off || self.needs_user_walk(hour);
         // The hours whose shards are walked now. They are in order, so that the progress of a stopped walk can be
         // recorded as an earlier hour.
         let hours = match last {
-            Some(last) if !self.options.full && !is_cut_off && hour < last.saturating_add(ALL) => {
-                last.saturating_add(1)..=hour
-            }
+            Some(last) if !is_full && hour < last.saturating_add(ALL) => last.saturating_add(1)..=hour,
             _ => hour + 1..=hour + ALL,
         };
         let shards: Vec<u64> = hours.map(|hour| hour % ALL).collect();

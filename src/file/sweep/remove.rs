@@ -4,14 +4,15 @@ use super::{EntryOutcome, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::coherence::Cause;
 use crate::file::disk::{self, Access, Directory};
-use crate::file::errors::io_error;
+use crate::file::errors::{io_error, is_of_another_version};
 use crate::file::flock::LockedFile;
-use crate::file::layout::{RUN, SessionPath, shard_of};
+use crate::file::layout::{RUN, SessionPath, USERS, shard_of};
 use crate::file::scan::{Content, ScannedFile};
 use crate::file::session_lock::{LockResult, SessionRef, UnreadableFile};
 use crate::id::PublicId;
 use crate::sync::Instant;
 use std::io;
+use std::path::Path;
 use std::time::SystemTime;
 
 /// The age at which a leftover of an interrupted operation is removed: an hour, by the file system's clock. No
@@ -29,7 +30,7 @@ impl Pass<'_> {
         };
         tried.unwrap_or_else(|error| match error.kind() {
             ErrorKind::Busy => EntryOutcome::Retry,
-            ErrorKind::NewerFormat | ErrorKind::OlderFormat | ErrorKind::NotASessionFile => {
+            _ if is_of_another_version(&error) => {
                 self.report.unknown += 1;
                 EntryOutcome::Done
             }
@@ -206,8 +207,9 @@ impl Pass<'_> {
     /// has left.
     pub(super) fn remove_stray(&mut self, stray: &ScannedFile) {
         let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
-        let is_in_root = stray.path.parent() == Some(self.store.root.path());
-        match self.store.root.open_directory(if is_in_root { "." } else { RUN }) {
+        let below_root = stray.path.strip_prefix(self.store.root.path()).ok().and_then(Path::parent);
+        let parent = [RUN, USERS].into_iter().find(|path| below_root == Some(Path::new(path)));
+        match self.store.root.open_directory(parent.unwrap_or(".")) {
             Ok(directory) => self.remove_temporary(&directory, &name, stray),
             Err(error) => self.fail_leftover(stray, error),
         }

@@ -19,8 +19,9 @@ impl Pass<'_> {
     /// stopped.
     pub(super) fn walk(&mut self, shards: &[u64]) -> (usize, ControlFlow<()>) {
         let mut walked = 0;
+        self.begin_user_walk(shards.len());
         let end = self.walk_all(shards, &mut walked);
-        (walked, end)
+        (walked, self.end_user_walk(end))
     }
 
     fn walk_all(&mut self, shards: &[u64], walked: &mut usize) -> ControlFlow<()> {
@@ -120,6 +121,7 @@ impl Pass<'_> {
             Content::Live(live) => {
                 let (deadline, bucket) = (live.record.deadline(), indexed.get(&live.id).copied());
                 self.report.examined += 1;
+                self.collect_user(live);
                 self.insert_if_lost(live.id, deadline, bucket);
                 self.count_renewed(deadline, bucket);
             }
@@ -129,6 +131,7 @@ impl Pass<'_> {
             }
             Content::Expired(live) | Content::CutOff(live) => {
                 self.report.examined += 1;
+                self.collect_user(live);
                 self.walk_dead(directory, live.id, indexed);
             }
             Content::Damaged(id) | Content::Unfinished(id) => {

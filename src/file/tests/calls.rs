@@ -305,7 +305,7 @@ fn a_rotation_syncs_the_successor_before_it_ends_the_old_file() {
 
 #[test]
 fn a_move_syncs_and_invalidates_its_mark_and_keeps_the_name() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::before_the_end_of_an_hour();
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
     // The tombstone over the newest version is written last, because it says that the move is complete.
     let moving = [&ROTATE[..20], &["write", "stat file", "stat session"]].concat();

@@ -19,6 +19,7 @@ mod moved;
 mod opening;
 mod sweeps;
 mod syncs;
+mod user_index;
 
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;
@@ -26,6 +27,7 @@ use super::layout::{CUT_OFFS, DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY
 use super::session_lock::SessionRef;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{SessionId, Token};
 use crate::random::tests::without_random_bits;
@@ -42,7 +44,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 // ---------------------------------------------------------------------------------------- the sessions of the tests
@@ -84,6 +86,14 @@ impl Fixture {
         let dir = directory();
         let store = Arc::new(options.cache_bytes(0).open(dir.path()).unwrap());
         Self { dir, store }
+    }
+
+    /// The store's clock stands five minutes before the end of this hour, so that the deadlines of sessions and the
+    /// grace periods of their marks end in one hour: that of one bucket of the expiry index.
+    fn before_the_end_of_an_hour() -> Self {
+        let hours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 3600;
+        let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(3600 * hours + 55 * 60));
+        Self::with(FileStoreOptions::new().clock(clock))
     }
 
     /// Asserts that the process has no descriptor except those of an open store, and no turn in a queue.

@@ -221,7 +221,7 @@ fn a_mark_without_its_tombstone_is_completed_by_a_login() {
 
 #[test]
 fn a_mark_that_cannot_be_completed_is_an_error_of_the_logout() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::before_the_end_of_an_hour();
     for failing in ["sync file", "invalidate"] {
         let session = fixture.session(true);
         let successor = SessionId::random().unwrap();

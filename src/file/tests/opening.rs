@@ -150,8 +150,8 @@ fn opening_syncs_the_shards_before_it_names_the_parameters() {
     assert_eq!(
         syncs,
         [
-            "sync file",
             "move file",
+            "sync file",
             "move file",
             "sync root",
             "sync parent",

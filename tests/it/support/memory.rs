@@ -6,7 +6,8 @@ use sessile::file::Content;
 use sessile::rows::{MemoryRows, RowStoreOptions};
 use sessile::{
     Change, Clock, Cookies, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lifetime,
-    Live, Lookup, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token, Verdict,
+    Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token,
+    UserSessions, Verdict,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -227,6 +228,16 @@ impl Store for Rig {
     fn delete_all(&self) -> Result<()> {
         self.pass(Call::Delete)?;
         self.inner.delete_all()
+    }
+
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        self.pass(Call::Load)?;
+        self.inner.sessions_of(user, page)
+    }
+
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        self.pass(Call::Delete)?;
+        self.inner.delete_session_of(user, id)
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -1,9 +1,21 @@
 //! The system calls of a sweep, and their order.
 use super::*;
 
-/// The first calls of every pass: it opens the index, locks it, and reads the hour of the last walk.
-const BEGIN: [&str; 7] =
-    ["open directory", "open file in directory", "lock", "stat file", "touch", "stat file", "read"];
+/// The first calls of every pass: it opens the index, locks it, and reads the hour of the last walk; then the marker of
+/// a complete user index.
+const BEGIN: [&str; 11] = [
+    "open directory",
+    "open file in directory",
+    "lock",
+    "stat file",
+    "touch",
+    "stat file",
+    "read",
+    "open directory",
+    "stat in directory",
+    "open file in directory",
+    "read",
+];
 /// The calls for due entries: the list of buckets, and, for each bucket, its size, its entries and its end.
 const LIST: &str = "list directory";
 const SIZE: &str = "stat in directory";
@@ -114,8 +126,10 @@ fn a_locked_session_is_tried_again_by_the_next_pass() {
 
 /// The calls of the hour's walk of an empty shard: files beside the shards, entries of the index, the shard, the record
 /// of the walk.
-const WALK_OF_ONE_BUCKET: [&str; 12] = [
+const WALK_OF_ONE_BUCKET: [&str; 14] = [
     "list root",
+    "open directory",
+    "list directory",
     "open directory",
     "list directory",
     "open directory",
@@ -136,9 +150,9 @@ fn a_bucket_is_unlinked_before_its_tail_is_read() {
     stage.clock.set(at(SWEPT, 0));
     let ended = [
         &BEGIN[..],
-        &WALK_OF_ONE_BUCKET[..9],
+        &WALK_OF_ONE_BUCKET[..11],
         &["read"],
-        &WALK_OF_ONE_BUCKET[9..],
+        &WALK_OF_ONE_BUCKET[11..],
         &["write", LIST, SIZE],
         &ENTRIES,
         &[SHARD],

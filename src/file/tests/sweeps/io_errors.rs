@@ -111,12 +111,13 @@ impl Scene {
 
 /// The calls of a pass over a [`Scene`] before the walked shard. A call marked with "?" may fail without an error: no
 /// work is lost, or a later pass does it.
-const BEFORE_THE_SHARD: [(&str, &str); 7] = [
+const BEFORE_THE_SHARD: [(&str, &str); 8] = [
     ("the index and its lock", "open directory, open file in directory, lock, stat file, touch, stat file"),
     ("without the hour of the last walk, everything is walked", "read?"),
+    ("the user index is complete", "open directory, stat in directory, open file in directory, read"),
     (
         "files beside the shards wait for the next hour",
-        "list root?, open directory?, list directory?, open directory?, list directory?",
+        "list root?, open directory?, list directory?, open directory?, list directory?, open directory?, list directory?",
     ),
     ("a file without a date is not old", "stat in root?, stat in root?"),
     ("an old one", "open directory, open file in directory, lock, stat in directory, stat file, unlink"),

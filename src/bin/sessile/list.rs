@@ -1,0 +1,114 @@
+//! `sessile list`: live sessions in the order of their public ids, all or those of one user, in pages.
+use crate::args::List;
+use crate::session_json::time_text;
+use crate::terminal::{error_chain, json_line, plain, print, warn};
+use crate::{Access, Failure, Outcome, VerbResult, open};
+use serde_json::{Value as Json, json};
+use sessile::file::Content;
+use sessile::{FileStore, Live, Lookup, Page, PublicId, Store};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// A page of sessions, and whether there are more.
+#[derive(Default)]
+struct Found {
+    sessions: Vec<Live>,
+    has_more: bool,
+    /// Files that are damaged or could not be read.
+    findings: u64,
+}
+
+pub(crate) fn list(args: &List, json: bool) -> VerbResult {
+    let store = open(&args.dir, Access::Read)?;
+    let indexed = args.user.as_deref().map(|user| by_index(&store, user, args)).transpose()?.flatten();
+    let found = match indexed {
+        Some(found) => found,
+        None => by_scan(&store, args),
+    };
+    let next = found.sessions.last().filter(|_| found.has_more).map(|live| live.id);
+    if json {
+        let sessions: Vec<Json> = found.sessions.iter().map(to_json).collect();
+        print(json_line(&json!({"sessions": sessions, "next": next.map(|id| id.to_string())})))?;
+    } else {
+        print(in_words(&found.sessions, next).trim_end())?;
+    }
+    Ok(if found.findings > 0 { Outcome::Findings } else { Outcome::Ok })
+}
+
+/// The sessions of a user by the index of users; `None` if the index is not complete.
+fn by_index(store: &FileStore, user: &str, args: &List) -> Result<Option<Found>, Failure> {
+    let listed = store.sessions_of(user, &Page { after: args.after, limit: args.limit() })?;
+    if !listed.complete {
+        return Ok(None);
+    }
+    let mut found = Found { has_more: listed.next.is_some(), ..Found::default() };
+    for session in listed.sessions {
+        if let Lookup::Live(live) = store.load_by_id(&session.id)? {
+            found.sessions.push(live);
+        }
+    }
+    Ok(Some(found))
+}
+
+/// The sessions by their files. Directories are in the order of the ids, the files of one are not.
+fn by_scan(store: &FileStore, args: &List) -> Found {
+    let (mut files, mut sessions) = (store.files(), BTreeMap::new());
+    let (mut directory, mut found) = (0, Found::default());
+    while let Some(file) = files.next() {
+        if files.shards_begun() != directory {
+            if sessions.len() > args.limit() {
+                break;
+            }
+            directory = files.shards_begun();
+        }
+        match file.map(|file| file.content) {
+            Ok(Content::Live(live)) if is_asked_for(&live, args) => {
+                sessions.insert(live.id, live);
+            }
+            Ok(Content::Damaged(id)) => {
+                found.findings += 1;
+                warn(format_args!("damaged, and left out: {id}"));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                found.findings += 1;
+                warn(error_chain(&error));
+            }
+        }
+    }
+    found.has_more = sessions.len() > args.limit();
+    found.sessions = sessions.into_values().take(args.limit()).collect();
+    found
+}
+
+fn is_asked_for(live: &Live, args: &List) -> bool {
+    args.after.is_none_or(|after: PublicId| live.id > after)
+        && args.user.as_deref().is_none_or(|user| live.record.user() == Some(user))
+}
+
+fn to_json(live: &Live) -> Json {
+    let timing = live.record.timing();
+    json!({
+        "id": live.id.to_string(),
+        "user": live.record.user(),
+        "created": time_text(timing.created),
+        "last_seen": time_text(timing.touched),
+        "deadline": time_text(timing.deadline),
+        "bytes": live.record.as_bytes().len(),
+    })
+}
+
+/// A line for each session. The user comes last, because it may have spaces, and is escaped.
+fn in_words(sessions: &[Live], next: Option<PublicId>) -> String {
+    let mut text = String::new();
+    for live in sessions {
+        let timing = live.record.timing();
+        let [created, seen, deadline] = [timing.created, timing.touched, timing.deadline].map(time_text);
+        let (bytes, user) = (live.record.as_bytes().len(), live.record.user().map(plain).unwrap_or_default());
+        writeln!(text, "{}  {created}  {seen}  {deadline}  {bytes}  {user}", live.id).expect("into a string");
+    }
+    if let Some(next) = next {
+        writeln!(text, "more: --after {next}").expect("into a string");
+    }
+    if text.is_empty() { "no sessions".to_owned() } else { text }
+}
