@@ -18,7 +18,7 @@
 //!    succeeds. If the old one cannot be removed, the new one is, and the call is an error. For a [grace
 //!    period](Rotation::grace) the store remembers that the old token is *moved*: see [`Absent::Moved`].
 //! 5. **Gone is gone.** After [`delete`](Store::delete) returned `Ok`, no call finds the token alive again, whatever
-//!    was in flight (where [`Guarantees::shared_state`] says so).
+//!    was in flight (where [`Guarantees::ends_every_copy`] says so).
 //! 6. **Expired is absent.** A record whose deadline is reached, by the store's own clock, is absent for load, update
 //!    and rotate. The deadline is all a store looks at; policy is the session's.
 //! 7. **A failure is an error.** Only a token that is certainly not there is [`Absent`]; a failed read is an error.
@@ -336,6 +336,7 @@ pub enum Absent {
 
 /// A token that a rotation or a login has replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Moved {
     /// The digest of the replaced id, for logs.
     pub id: PublicId,
@@ -346,6 +347,18 @@ pub struct Moved {
 }
 
 impl Moved {
+    /// A replaced token: the digest of its id, the end of its grace period, and whether a login has replaced it.
+    ///
+    /// ```
+    /// let id = sessile::SessionId::random()?.public_id();
+    /// assert!(!sessile::store::Moved::new(id, std::time::UNIX_EPOCH, false).by_login);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn new(id: PublicId, until: SystemTime, by_login: bool) -> Self {
+        Self { id, by_login, until }
+    }
+
     /// Whether the grace period is not over. A period that ends later than any could, because the clock was set back,
     /// is over.
     ///
@@ -354,7 +367,7 @@ impl Moved {
     /// use std::time::{Duration, UNIX_EPOCH};
     /// let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     /// let id = sessile::SessionId::random()?.public_id();
-    /// let moved = Moved { id, by_login: false, until: now + Duration::from_secs(60) };
+    /// let moved = Moved::new(id, now + Duration::from_secs(60), false);
     /// assert!(moved.is_within_grace(now) && !moved.is_within_grace(moved.until));
     /// assert!(!moved.is_within_grace(now - GRACE_MAX), "the clock was set back");
     /// # Ok::<(), sessile::Error>(())
@@ -367,6 +380,7 @@ impl Moved {
 
 /// A stored record that was found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Live {
     /// The record; it shares its bytes with the store's cache, if there is one.
     pub record: Record,
@@ -374,8 +388,25 @@ pub struct Live {
     pub id: PublicId,
 }
 
+impl Live {
+    /// A record, and the digest of its session's id.
+    ///
+    /// ```
+    /// use sessile::{Live, Record, SessionId};
+    /// let id = SessionId::random()?.public_id();
+    /// let live = Live::new(Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH), id);
+    /// assert_eq!(live.id, id);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn new(record: Record, id: PublicId) -> Self {
+        Self { record, id }
+    }
+}
+
 /// A record that was written.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Saved {
     /// The token from now on; differs from the given token for rotations and for sealed cookies.
     pub token: Token,
@@ -383,11 +414,49 @@ pub struct Saved {
     pub live: Live,
 }
 
+impl Saved {
+    /// A record that is stored under a token.
+    ///
+    /// ```
+    /// use sessile::{Live, Record, Saved, SessionId};
+    /// let session = SessionId::random()?;
+    /// let live = Live::new(Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH), session.public_id());
+    /// assert_eq!(Saved::new(session.to_token(), live).token, session.to_token());
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn new(token: Token, live: Live) -> Self {
+        Self { token, live }
+    }
+}
+
 /// The promises that not every storage mode can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Guarantees {
-    /// Concurrent updates of one session are serialised, so none is lost.
+    /// Concurrent updates of one session are made one after the other, so none is lost.
     pub atomic_update: bool,
-    /// A session has one state, on the server, so deleting it ends it everywhere.
-    pub shared_state: bool,
+    /// A load shows the newest version, whatever token of the session is brought. (A sealed cookie shows the version
+    /// that it holds.)
+    pub newest_only: bool,
+    /// A deletion ends every copy of the session, in every process and in every browser.
+    pub ends_every_copy: bool,
+    /// How old the version may be that a load shows; zero if a load shows every save that had returned before it.
+    pub stale_by: Duration,
+}
+
+impl Guarantees {
+    /// All promises.
+    ///
+    /// ```
+    /// use sessile::Guarantees;
+    /// let mut of_a_cookie = Guarantees::all();
+    /// of_a_cookie.atomic_update = false;
+    /// of_a_cookie.newest_only = false;
+    /// assert!(of_a_cookie.ends_every_copy && of_a_cookie.stale_by.is_zero());
+    /// ```
+    #[must_use]
+    pub fn all() -> Self {
+        Self { atomic_update: true, newest_only: true, ends_every_copy: true, stale_by: Duration::ZERO }
+    }
 }

@@ -23,7 +23,7 @@ impl One {
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let mut record = Record::new(now, now + Duration::from_secs(3600));
         record.set_user("ada").expect("a short name");
-        Live { record, id: PublicId::digest(OURS.as_bytes()) }
+        Live::new(record, PublicId::digest(OURS.as_bytes()))
     }
 }
 
@@ -44,12 +44,12 @@ impl Store for One {
     }
     fn create(&self, _: &Record, _: Durability) -> Result<Saved> {
         let token = Token::parse("qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq").expect("an id");
-        Ok(Saved { token, live: Self::live() })
+        Ok(Saved::new(token, Self::live()))
     }
     fn update(&self, token: &Token, change: Change<'_>, _: Durability) -> Result<Option<Saved>> {
         let mut record = Self::live().record;
         let aborted = change(&mut record)? == Verdict::Abort;
-        Ok((!aborted && token.expose() == OURS).then(|| Saved { token: token.clone(), live: Self::live() }))
+        Ok((!aborted && token.expose() == OURS).then(|| Saved::new(token.clone(), Self::live())))
     }
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         self.update(token, change, how.durability)
@@ -58,7 +58,7 @@ impl Store for One {
         Ok(token.expose() == OURS)
     }
     fn guarantees(&self) -> Guarantees {
-        Guarantees { atomic_update: true, shared_state: true }
+        Guarantees::all()
     }
 }
 

@@ -332,7 +332,7 @@ impl Store for FileStore {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees { atomic_update: true, shared_state: true }
+        Guarantees::all()
     }
 
     fn durability(&self) -> Durability {

@@ -393,7 +393,7 @@ impl<R: Rows> Store for RowStore<R> {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees { atomic_update: true, shared_state: true }
+        Guarantees::all()
     }
 
     fn durability(&self) -> Durability {

@@ -793,7 +793,7 @@ fn change_beside_the_sweep(dir: &TempDir, dice: &mut Dice, round: u64, rounds: &
             format!("{} {deadline}", session.token.expose())
         });
         other.say(line.join(" "));
-        let ours = sessions.each_ref().map(|Saved { token, live }| {
+        let ours = sessions.each_ref().map(|Saved { token, live, .. }| {
             Operation::roll(dice).run(&store, token, live.record.deadline(), dice)
         });
         for (session, ours) in sessions.iter().zip(ours) {

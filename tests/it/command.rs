@@ -1136,7 +1136,7 @@ fn the_verbs_that_read_do_so_on_a_read_only_disk() {
     let token = Token::parse(&fs::read_to_string(root.with_file_name("token")).unwrap()).unwrap();
     let store = FileStoreOptions::new().read_only(true).open(&root).unwrap();
     let Lookup::Live(live) = store.load(&token).unwrap() else { panic!("it is live") };
-    for (arguments, code) in reading(&Saved { token, live }) {
+    for (arguments, code) in reading(&Saved::new(token, live)) {
         finish(sessile(&arguments).arg(&root)).ends(code);
     }
     let ran = run!("sweep", root).ends(1);
@@ -1395,7 +1395,7 @@ fn an_export_of_an_import_has_the_same_bytes() {
     let summary = format!("{} sessions imported, 0 were there, 0 had expired, 0 failed; T s", saved.len());
     assert_eq!(timeless(&imported.out), summary);
     assert_eq!(new.export(), exported);
-    for Saved { token, live } in &saved {
+    for Saved { token, live, .. } in &saved {
         assert_eq!(stored(&new.store, live.id), stored(&old.store, live.id));
         assert!(new.is_live(token));
     }

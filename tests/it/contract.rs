@@ -71,7 +71,7 @@ store_contract!(files_power_safe, Stage::files(Durability::PowerSafe));
 
 #[test]
 fn every_mode_guarantees_what_it_is_known_for() {
-    let full = Guarantees { atomic_update: true, shared_state: true };
+    let full = Guarantees::all();
     for (mode, stage, guarantees) in [
         ("memory", Stage::memory(), full),
         ("rows", Stage::rows(), full),
@@ -504,7 +504,7 @@ fn rotation_moves_the_record_and_kills_the_old_token(stage: &Stage) {
         assert_ne!(saved.token, old);
         assert_eq!(saved.live.record, record(round));
         assert_eq!(stage.record(&saved.token), record(round));
-        if stage.store.guarantees().shared_state {
+        if stage.store.guarantees().ends_every_copy {
             let id = PublicId::digest(old.expose().as_bytes());
             assert_eq!(absent(&*stage.store, &old), Absent::NotFound(id));
             check_nothing_to_change(stage, &old);
@@ -572,7 +572,7 @@ fn delete_is_true_once_and_final(stage: &Stage) {
     let (token, bystander) = (create(&*stage.store, &record(1)), create(&*stage.store, &record(2)));
     let id = PublicId::digest(token.expose().as_bytes());
     assert!(stage.store.delete(&token).unwrap());
-    if stage.store.guarantees().shared_state {
+    if stage.store.guarantees().ends_every_copy {
         assert!(!stage.store.delete(&token).unwrap());
         for store in [&stage.store, &stage.second] {
             assert_eq!(absent(&**store, &token), Absent::NotFound(id));
@@ -611,13 +611,13 @@ fn after_a_deletion_nothing_in_flight_brings_the_session_back(stage: &Stage) {
             }
             let was_there = stage.store.delete(&token).unwrap();
             deleted.store(true, Ordering::SeqCst);
-            if stage.store.guarantees().shared_state {
+            if stage.store.guarantees().ends_every_copy {
                 stage.check_absent(&token);
             }
             was_there
         });
         assert!(was_there);
-        if stage.store.guarantees().shared_state {
+        if stage.store.guarantees().ends_every_copy {
             stage.check_absent(&token);
             assert_eq!(stage.stored(), 0, "and no file is left");
         }
@@ -637,7 +637,7 @@ fn of_a_deletion_and_a_rotation_at_once_one_wins(stage: &Stage) {
             let deleted = stage.second.delete(&token).unwrap();
             (rotation.join().unwrap(), deleted)
         });
-        if stage.store.guarantees().shared_state {
+        if stage.store.guarantees().ends_every_copy {
             stage.check_absent(&token);
             assert_eq!(successor.is_none(), deleted, "an ended session has no successor");
             assert_eq!(stage.stored(), usize::from(!deleted));

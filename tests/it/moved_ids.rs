@@ -72,7 +72,7 @@ fn the_lifetime_says_how_long_an_id_is_known_as_moved(stage: &Stage) {
             let Lookup::Absent(absent) = stage.store.load(&token).unwrap() else { panic!("it is replaced") };
             let id = id_of(&token);
             let expected = if known {
-                Absent::Moved(Moved { id, by_login: name == "login", until: stage.clock.now() + grace })
+                Absent::Moved(Moved::new(id, stage.clock.now() + grace, name == "login"))
             } else {
                 Absent::NotFound(id)
             };

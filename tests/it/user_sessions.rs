@@ -242,7 +242,7 @@ fn a_store_that_keeps_no_list_says_so() {
             Ok(false)
         }
         fn guarantees(&self) -> sessile::Guarantees {
-            sessile::Guarantees { atomic_update: false, shared_state: false }
+            sessile::Guarantees::all()
         }
     }
     let sessions = sessions_in(Bare);

@@ -65,7 +65,7 @@ impl Places {
     /// The id to which rotations have moved this one, within their grace periods: the session that a login or logout
     /// under the old id applies to.
     fn meant(&self, id: PublicId, now: SystemTime) -> Option<PublicId> {
-        self.follow(id, |by_login, until| !by_login && Moved { id, by_login, until }.is_within_grace(now))
+        self.follow(id, |by_login, until| !by_login && Moved::new(id, until, by_login).is_within_grace(now))
     }
 
     fn insert_new(&mut self, record: Record) -> Result<Saved> {
@@ -75,7 +75,7 @@ impl Places {
             return Err(Error::new(ErrorKind::Random, "store a session").with_reason("the id is taken"));
         };
         place.insert(Place::Session(record.clone()));
-        Ok(Saved { token: session.to_token(), live: Live { record, id } })
+        Ok(Saved::new(session.to_token(), Live::new(record, id)))
     }
 
     fn forget_moved(&mut self, now: SystemTime) {
@@ -107,9 +107,9 @@ impl Store for MemoryStore {
             Some(Place::Session(record)) if places.1.standing(record, id).is_none() => {
                 Lookup::Absent(Absent::NotFound(id))
             }
-            Some(Place::Session(record)) => Lookup::Live(Live { record: record.clone(), id }),
+            Some(Place::Session(record)) => Lookup::Live(Live::new(record.clone(), id)),
             Some(&Place::Moved { by_login, until, .. }) => {
-                Lookup::Absent(Absent::Moved(Moved { id, by_login, until }))
+                Lookup::Absent(Absent::Moved(Moved::new(id, until, by_login)))
             }
         })
     }
@@ -128,7 +128,7 @@ impl Store for MemoryStore {
         let Some(record) = changed(newest, change)? else { return Ok(None) };
         let record = with_number(record, number);
         places.0.insert(id, Place::Session(record.clone()));
-        Ok(Some(Saved { token: token.clone(), live: Live { record, id } }))
+        Ok(Some(Saved::new(token.clone(), Live::new(record, id))))
     }
 
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
@@ -166,7 +166,7 @@ impl Store for MemoryStore {
         let places = self.places.lock();
         let Some(id) = id_of(token) else { return Ok(None) };
         let last = places.follow(id, |_, _| true).filter(|last| *last != id);
-        Ok(last.and_then(|id| Some(Live { record: places.live(id, self.now())?.clone(), id })))
+        Ok(last.and_then(|id| Some(Live::new(places.live(id, self.now())?.clone(), id))))
     }
 
     fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
@@ -194,7 +194,7 @@ impl Store for MemoryStore {
             .0
             .keys()
             .filter(|id| page.after.is_none_or(|after| after < **id))
-            .filter_map(|id| Some(Live { record: places.live(*id, self.now())?.clone(), id: *id }))
+            .filter_map(|id| Some(Live::new(places.live(*id, self.now())?.clone(), *id)))
             .filter(|live| live.record.user() == Some(user))
             .map(|live| UserSession::of(&live))
             .collect();
@@ -213,7 +213,7 @@ impl Store for MemoryStore {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees { atomic_update: true, shared_state: true }
+        Guarantees::all()
     }
 }
 

@@ -136,7 +136,7 @@ impl From<Time> for SystemTime {
 
 impl SessionJson {
     pub(crate) fn of(live: &Live) -> sessile::Result<Self> {
-        let Live { record, id } = live;
+        let Live { record, id, .. } = live;
         let (timing, login) = (record.timing(), record.login());
         let entry = |(name, value): (&str, ValueRef<'_>)| Ok((name.to_owned(), value.to_json()?));
         Ok(Self {

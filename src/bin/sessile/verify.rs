@@ -161,9 +161,9 @@ fn is_of_session(content: &Content) -> bool {
 
 fn finding(file: ScannedFile) -> Option<Finding> {
     let (kind, id) = match file.content {
-        Content::Live(Live { record, id })
-        | Content::CutOff(Live { record, id })
-        | Content::Expired(Live { record, id }) => {
+        Content::Live(Live { record, id, .. })
+        | Content::CutOff(Live { record, id, .. })
+        | Content::Expired(Live { record, id, .. }) => {
             let is_sound = record.entries().iter().all(|(_, value)| value.to_json().is_ok());
             return (!is_sound).then_some(Finding {
                 kind: Kind::Damaged,

@@ -89,7 +89,7 @@ fn id_of(token: &Token) -> PublicId {
 #[track_caller]
 fn check_moved(stage: &Stage, token: &Token, by: Hop, until: std::time::SystemTime) {
     for store in [&stage.store, &stage.second] {
-        let expected = Moved { id: id_of(token), by_login: by == Login, until };
+        let expected = Moved::new(id_of(token), until, by == Login);
         assert_eq!(absent(&**store, token), Absent::Moved(expected));
     }
 }
@@ -108,7 +108,7 @@ fn check_only(stage: &Stage, tokens: &[Token], live: Option<(&Token, u64)>) {
 /// The public id of the session to which this token has moved, and the number of its changes.
 #[track_caller]
 fn successor(store: &dyn Store, token: &Token) -> Option<(PublicId, u64)> {
-    store.successor(token).unwrap().map(|Live { record, id }| (id, n(&record)))
+    store.successor(token).unwrap().map(|Live { record, id, .. }| (id, n(&record)))
 }
 
 fn a_moved_token_says_until_when_and_whether_by_a_login(stage: &Stage) {
@@ -138,7 +138,7 @@ fn a_moved_token_may_be_forgotten_after_its_grace_period(stage: &Stage) {
             match absent(&*stage.store, &tokens[0]) {
                 Absent::NotFound(found) => assert_eq!(found, id),
                 Absent::Moved(found) => {
-                    assert_eq!(found, Moved { id, by_login: by == Login, until: start() + GRACE });
+                    assert_eq!(found, Moved::new(id, start() + GRACE, by == Login));
                     let expected = (id_of(&tokens[1]), 1);
                     assert_eq!(
                         successor(&*stage.store, &tokens[0]),
