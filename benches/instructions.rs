@@ -13,7 +13,7 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use sessile::{Cookies, Durability, FileStoreOptions, Live, Lookup, Sessions, Store, Token};
+use sessile::{Cookies, Durability, FileStoreOptions, Live, Lookup, Record, Sessions, Store, Token};
 use std::error::Error;
 use std::fmt::Write;
 use std::fs;
@@ -91,9 +91,11 @@ impl Operation {
                 assert!(common::count_visit(store, token, Durability::Relaxed).is_some());
             }),
             Self::Create => {
-                let record = common::record(site.sessions.store());
+                let records = records(site.sessions.store());
+                let mut records = records.iter().cycle();
                 site.repeat(count, |store, _| {
-                    black_box(store.create(&record, Durability::Relaxed).expect("a session"));
+                    let record = records.next().expect("a cycle has no end");
+                    black_box(store.create(record, Durability::Relaxed).expect("a session"));
                 });
             }
             Self::RequestRead => site.requests(count, true),
@@ -115,9 +117,8 @@ impl Site {
         // A watcher's thread would be counted.
         let options = FileStoreOptions::new().cache_bytes(cache_bytes).watch(false);
         let store = options.open(dir.path()).expect("a store");
-        let record = common::record(&store);
-        let create = |_| store.create(&record, Durability::Relaxed).expect("a session").token;
-        let tokens: Vec<_> = (0..SESSIONS).map(create).collect();
+        let create = |record| store.create(record, Durability::Relaxed).expect("a session").token;
+        let tokens: Vec<_> = records(&store).iter().map(create).collect();
         for token in &tokens {
             assert_eq!(get(&store, token), 1);
         }
@@ -143,6 +144,13 @@ impl Site {
             assert_eq!(visit.finish(200).expect("no failure").is_empty(), !reads);
         }
     }
+}
+
+/// A record for each session, of different users, as on a site. (Their files in the user index are made with the first
+/// sessions, and none has so many entries that it is compacted.)
+fn records(store: &dyn Store) -> Vec<Record> {
+    let of = |n| common::record(store).with_user(&format!("user-{n:07}")).expect("a short one");
+    (0..SESSIONS).map(of).collect()
 }
 
 fn load(store: &dyn Store, token: &Token) -> Live {
