@@ -294,21 +294,19 @@ impl Model {
             }
             return self.check(at);
         }
-        // A session that a cut-off has ended counts as absent, unless it has expired as well.
-        let is_there = |record: &Record| !is_live(record) || !self.cut_offs.has_ended(record);
-        let candidates: Vec<_> = candidates.into_iter().map(|candidate| candidate.filter(is_there)).collect();
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
             (Lookup::Live(live), Some(record)) => is_live(record) && live.record == *record,
             (Lookup::Absent(Absent::NotFound(_)), None) => true,
-            // A sweep may have removed the file of a session that a cut-off had ended before it expired.
+            // A session that a cut-off has ended is not found. Its file may still be there, and is then found as
+            // expired after its deadline; or a sweep has removed it.
             (Lookup::Absent(Absent::NotFound(_)), Some(record)) => self.cut_offs.has_ended(record),
             (Lookup::Absent(Absent::Expired(_)), Some(record)) => !is_live(record),
             _ => false,
         });
         let chosen = fits.next().unwrap_or_else(|| panic!("session {at} is {found:?} after {error}"));
         if fits.next().is_some_and(|other| other != chosen) {
-            // Both candidates have expired. Which one is stored shows only if the clock is set back, so the session is
-            // ended.
+            // Both candidates have expired, or a cut-off has ended them. Which one is stored does not show now, so the
+            // session is ended.
             self.store(By::Uncached).delete(&token).expect("no fault is left");
             self.sessions[at].record = None;
         } else {
