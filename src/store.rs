@@ -359,8 +359,8 @@ impl Moved {
         Self { id, by_login, until }
     }
 
-    /// Whether the grace period is not over. A period that ends later than any could, because the clock was set back,
-    /// is over.
+    /// Whether the grace period is not over. If the clock was set back by more than [`GRACE_MAX`], the period is over,
+    /// so that it does not last until the clock has caught up.
     ///
     /// ```
     /// use sessile::store::{GRACE_MAX, Moved};
@@ -369,13 +369,19 @@ impl Moved {
     /// let id = sessile::SessionId::random()?.public_id();
     /// let moved = Moved::new(id, now + Duration::from_secs(60), false);
     /// assert!(moved.is_within_grace(now) && !moved.is_within_grace(moved.until));
-    /// assert!(!moved.is_within_grace(now - GRACE_MAX), "the clock was set back");
+    /// assert!(!moved.is_within_grace(now - 2 * GRACE_MAX), "the clock was set back");
     /// # Ok::<(), sessile::Error>(())
     /// ```
     #[must_use]
     pub fn is_within_grace(&self, now: SystemTime) -> bool {
-        self.until.duration_since(now).is_ok_and(|left| !left.is_zero() && left <= GRACE_MAX)
+        is_within_grace(self.until, now)
     }
+}
+
+/// Whether a grace period that ends at `until` is not over; see [`Moved::is_within_grace`].
+pub(crate) fn is_within_grace(until: SystemTime, now: SystemTime) -> bool {
+    // The longest grace period, and the longest that the clock may have been set back meanwhile.
+    until.duration_since(now).is_ok_and(|left| !left.is_zero() && left <= 2 * GRACE_MAX)
 }
 
 /// A stored record that was found.

@@ -154,8 +154,8 @@ impl CutOffs {
         View(self.view.load(Ordering::Acquire))
     }
 
-    /// Reads what was appended since the log was read. Returns the view of the log in memory. `counter` reads the shared
-    /// counter; without one, the file is asked.
+    /// Reads what was appended since the log was read. Returns the view of the log in memory. `counter` reads the
+    /// shared counter; without one, the file is asked.
     ///
     /// # Errors
     ///
@@ -207,8 +207,8 @@ impl CutOffs {
         }
     }
 
-    /// Reads the log. Returns its view. Whether the caller holds the log's lock decides whether damage may be the work of
-    /// a writer.
+    /// Reads the log. Returns its view. Whether the caller holds the log's lock decides whether damage may be the work
+    /// of a writer.
     #[cold]
     fn read_again(&self, counter: impl Fn() -> Option<Counter>, is_locked: bool) -> Result<View> {
         let (newly_lost, view) = {
@@ -218,7 +218,8 @@ impl CutOffs {
             let (was_lost, bytes) = (read.lost, read.log.bytes);
             let result = self.update(&mut read, is_locked);
             read.at = counter.filter(|_| result.is_ok());
-            // Also on an error, after which some entries may be in memory. A view that was never given out is the first.
+            // Also on an error, after which some entries may be in memory. A view that was never given out is the
+            // first.
             let is_same = matches!(result, Ok(Read::On)) && read.log.bytes == bytes;
             if !is_same || self.view() == View::NONE {
                 self.change_view();
@@ -362,8 +363,8 @@ enum End {
     Other,
 }
 
-/// Reads from where the log ends in memory to the end of the file, which is at `size` or beyond. The last entry in memory
-/// is read too, because an older log may have been written over the file, and entries appended to that.
+/// Reads from where the log ends in memory to the end of the file, which is at `size` or beyond. The last entry in
+/// memory is read too, because an older log may have been written over the file, and entries appended to that.
 fn read_on(file: &File, log: &mut Log, size: u64) -> io::Result<End> {
     loop {
         let (from, last) = log.last_line().map_or((0, None), |(at, line)| (at, Some(line)));

@@ -2,7 +2,8 @@
 //! storage mode stores.
 //!
 //! The checksum detects what a server may do to a row: text that was cut or converted, a damaged page, a row that was
-//! copied to another id. It is keyed with the public id, which is no secret: a writer of the table can make a valid one.
+//! copied to another id. It is keyed with the public id, which is no secret: a writer of the table can make a valid
+//! one.
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;

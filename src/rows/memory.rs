@@ -287,6 +287,5 @@ mod tests {
         let tables = Tables::default();
         let is_over = |now| tables.is_over(&id, &Stored::Moved(moved), now);
         assert_eq!([is_over(now), is_over(now + Duration::from_secs(1))], [false, true]);
-        assert!(crate::store::Moved { id, by_login: false, until: moved.until }.is_within_grace(now));
     }
 }

@@ -105,14 +105,15 @@ pub trait Rows: Send + Sync {
     fn remove(&self, id: &PublicId, until: Instant) -> Result<Option<Selected>>;
 
     /// Removes some rows that are over: expired sessions, sessions that a cut-off has ended, and moved ids whose grace
-    /// period is over. At most `limit` rows; less than that says that no more are there. Returns their number.
+    /// period is over. At most `limit` rows; returns how many. If that is fewer than `limit`, no more are
+    /// there.
     ///
     /// # Errors
     ///
     /// See [`Rows`].
     fn sweep(&self, limit: usize, until: Instant) -> Result<usize>;
 
-    /// The number of cut-offs of a user, by the user's digest, and of all users; those of all users alone without one.
+    /// The number of cut-offs of all users and, if the digest of a user is given, of that user.
     ///
     /// # Errors
     ///
@@ -129,8 +130,8 @@ pub trait Rows: Send + Sync {
     fn cut_off(&self, cut_off: &CutOff<'_>, until: Instant) -> Result<bool>;
 
     /// Reads the sessions of a user, by the user's digest, in the order of their ids: those after an id, and at most
-    /// `limit`; fewer than that says that no more are there. By default
-    /// [`Unsupported`](crate::ErrorKind::Unsupported): such a back end keeps no lists.
+    /// `limit`. If they are fewer, no more are there. By default [`Unsupported`](crate::ErrorKind::Unsupported), for a
+    /// back end that keeps no lists.
     ///
     /// # Errors
     ///
@@ -146,8 +147,8 @@ pub trait Rows: Send + Sync {
         Err(unsupported("list the sessions of a user"))
     }
 
-    /// Waits for a lock on this id among the processes, if the back end has such locks; the value releases it. It keeps
-    /// no operation away. By default there is none.
+    /// Waits for a lock on this id, which one process has at a time, until the returned value is dropped. It is
+    /// advisory: every operation works without it. By default, and for a back end without such locks, `None`.
     ///
     /// # Errors
     ///

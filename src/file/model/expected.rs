@@ -31,7 +31,7 @@ pub(super) struct Mark {
 
 impl Mark {
     pub(super) fn is_within_grace(&self, now: SystemTime) -> bool {
-        self.until > now && self.until <= now + GRACE_MAX
+        self.until > now && self.until <= now + 2 * GRACE_MAX
     }
 }
 

@@ -14,9 +14,9 @@ use super::{
     CHECKSUM_AT, Claim, FORMAT, FORMAT_AT, Header, LENGTH_AT, MOVED, PREFIX_LEN, SEQUENCE_AT, SLOT_SIZE_AT,
     STATE_AT, checksum, claim, claims_size, field, log2, put, verified,
 };
+use crate::clock::from_micros;
 use crate::id::PublicId;
-use crate::store::{GRACE_MAX, Moved};
-use std::time::{Duration, UNIX_EPOCH};
+use crate::store::{Moved, is_within_grace};
 
 const UNTIL_AT: usize = PREFIX_LEN + PublicId::LEN;
 const KIND_AT: usize = UNTIL_AT + 8;
@@ -39,12 +39,12 @@ pub(in crate::file) struct Mark {
 impl Mark {
     /// Whether the grace period has not ended at `now`, in microseconds since 1970.
     pub(in crate::file) fn is_within_grace(self, now: u64) -> bool {
-        self.until > now && Duration::from_micros(self.until - now) <= GRACE_MAX
+        is_within_grace(from_micros(self.until), from_micros(now))
     }
 
     /// The part of the mark that callers of the store get: all but the successor.
     pub(in crate::file) fn to_moved(self, id: PublicId) -> Moved {
-        let until = UNIX_EPOCH + Duration::from_micros(self.until);
+        let until = from_micros(self.until);
         Moved { id, by_login: self.by_login, until }
     }
 }
@@ -89,6 +89,7 @@ mod tests {
     use super::super::tests::{id, sample, slot};
     use super::super::{RESERVED_AT, SLOT_MIN, State, Version, decode, state};
     use super::*;
+    use crate::clock::micros;
     use crate::error::ErrorKind;
     use crate::id::SessionId;
 
@@ -117,7 +118,7 @@ mod tests {
             assert_eq!(decode(&bytes, &id()).unwrap_err().kind(), ErrorKind::Corrupt);
             let moved = mark.to_moved(id());
             assert_eq!((moved.id, moved.by_login), (id(), mark.by_login));
-            assert_eq!(moved.until, UNIX_EPOCH + Duration::from_micros(mark.until));
+            assert_eq!(micros(moved.until), mark.until);
         }
         // The exact bytes of a mark, for readers in other languages.
         let bytes = marked(&marks()[1], 8);

@@ -274,10 +274,11 @@ impl State<'_> {
         }
     }
 
-    /// Checks that a damaged file does not have the name of a session whose end was acknowledged.
+    /// Checks that a damaged file does not have the name of a session whose deletion or rotation was acknowledged. (The
+    /// file of a session that only a cut-off has ended was perhaps never synced.)
     fn check_name(&mut self, id: PublicId, what: &str) {
         let life = self.history.life_of(id.as_bytes());
-        if let Some(life) = life.filter(|life| self.history.lives[life].has_ended) {
+        if let Some(life) = life.filter(|life| self.history.lives[life].has_ended_file) {
             self.broken.push(format!("the name of life {life:x} is back, {what}: its end was acknowledged"));
         }
     }

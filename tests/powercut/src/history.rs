@@ -36,6 +36,9 @@ pub(crate) struct Known {
     survived: Vec<(Op, Vec<Op>)>,
     /// Whether its end, or its rotation, was acknowledged.
     pub(crate) has_ended: bool,
+    /// Whether a deletion or a rotation of the session itself was acknowledged. It writes to the session's file and
+    /// syncs it. A cut-off does not: it is an entry in the log, and the file stays as it was, synced or not.
+    pub(crate) has_ended_file: bool,
     /// The lives to which a rotation of this one has begun.
     pub(crate) successors: Vec<Life>,
     /// The life that a rotation with a grace period, and without a login, has moved to this one. The end of that life
@@ -198,13 +201,16 @@ impl History {
             }
             Note::Rotating { life, successor, grace, .. } => {
                 let known = self.life(life);
-                known.has_ended = true;
+                (known.has_ended, known.has_ended_file) = (true, true);
                 known.is_marked = u128::from(grace) >= GRACE.as_micros();
                 let known = self.life(successor);
                 known.file = file;
                 known.owe(1, true);
             }
-            Note::Ending { life, .. } => self.life(life).has_ended = true,
+            Note::Ending { life, .. } => {
+                let known = self.life(life);
+                (known.has_ended, known.has_ended_file) = (true, true);
+            }
             Note::CuttingOff { user, .. } => {
                 self.cut_off.insert(user);
                 for known in self.lives.values_mut().filter(|known| known.user == user) {
@@ -284,6 +290,18 @@ mod tests {
         let keeping = Note::Keeping { op: 3, life: LIFE, version: 2, power_safe: true };
         check_owed(&[&created[..], &[saving(2, 2, false), done(2), keeping, done(3)]].concat(), Some(2));
         check_owed(&[creating(1, false), done(1)], None);
+    }
+
+    #[test]
+    fn only_an_end_of_the_session_itself_ends_its_file() {
+        let begun = [creating(1, false), done(1)];
+        for (ending, ends_file) in
+            [(Note::CuttingOff { op: 2, user: LIFE }, false), (Note::Ending { op: 2, life: LIFE }, true)]
+        {
+            let history = history(&[&begun[..], &[ending, done(2)]].concat());
+            let known = &history.lives[&LIFE];
+            assert_eq!((known.has_ended, known.has_ended_file), (true, ends_file), "{ending:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::content;
 use crate::disk::now;
 use crate::log::{Life, Note, Op};
 use anyhow::{Context, Result};
+use sessile::store::GRACE_MAX;
 use sessile::{Durability, ErrorKind, FileStore, Lookup, Record, Rotation, Saved, Store, Token, Verdict};
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,7 +17,7 @@ use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A grace period that is longer than every workload.
-pub(crate) const GRACE: Duration = Duration::from_secs(3600);
+pub(crate) const GRACE: Duration = GRACE_MAX;
 
 /// The file to which notes are written.
 #[derive(Debug)]

@@ -96,7 +96,8 @@ fn a_look_at_a_log_that_is_as_it_was_doubts_no_session() {
     }
 }
 
-/// A store that has not looked since before an older log was written over the file, while other processes ended sessions.
+/// A store that has not looked since before an older log was written over the file, while other processes ended
+/// sessions.
 #[test]
 fn an_idle_store_sees_the_cut_offs_that_follow_an_older_log() {
     for (more, by_name) in (0..4).flat_map(|more| [false, true].map(|by_name| (more, by_name))) {
