@@ -232,18 +232,14 @@ impl<R: Rows> RowStore<R> {
             }
             let now = self.repeat(&mut attempts, |until| self.rows.cut_offs(user, until))?;
             let is_later = if user.is_some() { now.of_user > seen.of_user } else { now.of_all > seen.of_all };
-            // Another cut-off has come since the call began. It has ended all sessions that this one must end, and
-            // perhaps the excepted session, which the next attempt then refuses.
-            if is_later && cut_off.except.is_none() {
-                return Ok(());
-            }
-            if is_later && let Some(swap) = &cut_off.except {
-                let State::Live(row) = self.state(swap.id, &mut attempts)? else {
-                    return Err(not_theirs(swap.id));
+            if is_later {
+                // This call's own cut-off, or another one since the call began. It has ended all sessions that this one
+                // must end, and perhaps the excepted session as well.
+                let Some(swap) = &cut_off.except else { return Ok(()) };
+                return match self.state(swap.id, &mut attempts)? {
+                    State::Live(_) => Ok(()),
+                    State::Moved(_) | State::Absent(_) => Err(not_theirs(swap.id)),
                 };
-                if row.cut_offs.stands(now) {
-                    return Ok(());
-                }
             }
             if !attempts.after_race() {
                 return Err(Error::new(ErrorKind::Busy, "end the sessions of a user")

@@ -719,8 +719,13 @@ fn the_deadline_that_is_read_is_the_one_that_a_login_or_a_first_visit_stores(sta
         ("insert", |s| s.insert("n", 2).unwrap()),
     ];
     let limits = Lifetime::new().idle_limit(secs(600)).absolute_limit(secs(2000));
-    let lifetimes =
-        [Lifetime::new(), limits.clone(), Lifetime::new().first_age(secs(60)), limits.first_age(secs(60))];
+    let lifetimes = [
+        Lifetime::new().absolute_limit(secs(500)),
+        Lifetime::new(),
+        limits.clone(),
+        Lifetime::new().first_age(secs(60)),
+        limits.first_age(secs(60)),
+    ];
     for (lifetime, (name, change)) in
         lifetimes.iter().flat_map(|lifetime| changes.map(|change| (lifetime, change)))
     {

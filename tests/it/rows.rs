@@ -1,5 +1,6 @@
 //! Stores on servers: what is sent for each operation, how a failing server is met, and for how long.
 use parking_lot::Mutex;
+use sessile::record::Login;
 use sessile::rows::{
     CutOff, CutOffs, MemoryRows, MemoryStore, Row, RowStore, RowStoreOptions, Rows, Selected, Swap,
 };
@@ -253,7 +254,7 @@ fn a_save_that_others_have_followed_is_found_again_and_no_further() {
                 update(&direct, &followed).unwrap().unwrap();
             }
         };
-        *line.before.lock() = Some(("select", Box::new(follow)));
+        meanwhile(&line, "select", follow);
         match update(&store, &token) {
             Ok(saved) => assert!(is_known && saved == Some(1), "{saved:?}"),
             Err(error) => assert!(!is_known && error.kind() == ErrorKind::Unanswered, "{error}"),
@@ -265,6 +266,57 @@ fn a_save_that_others_have_followed_is_found_again_and_no_further() {
 /// A store past the line.
 fn line_store(line: &Arc<Line>) -> RowStore<Arc<MemoryRows>> {
     RowStoreOptions::new().open(Arc::clone(&line.rows)).unwrap()
+}
+
+/// Something that happens between a lost answer and the look at the row.
+fn meanwhile(line: &Line, of: &'static str, run: impl FnOnce() + Send + 'static) {
+    *line.before.lock() = Some((of, Box::new(run)));
+}
+
+#[test]
+fn a_save_without_an_answer_whose_session_was_cut_off_finds_no_session() {
+    let line = Line::new();
+    let (store, other) = (store(&line), line_store(&line));
+    let ada = record(0).with_user("ada").unwrap();
+    let token = store.create(&ada, Durability::OfStore).unwrap().token;
+    line.fail("swap", ErrorKind::Unanswered, false);
+    meanwhile(&line, "select", move || other.delete_of("ada", None).unwrap());
+    assert_eq!(update(&store, &token).unwrap(), None);
+}
+
+#[test]
+fn of_two_rotations_the_one_without_an_answer_does_not_win_as_well() {
+    let (line, [store, _], token) = two();
+    let other = line_store(&line);
+    line.fail("swap", ErrorKind::Unanswered, false);
+    let (first, minute) = (token.clone(), Duration::from_secs(60));
+    meanwhile(&line, "select", move || drop(rotate(&other, &first, minute).unwrap().unwrap()));
+    assert_eq!(rotate(&store, &token, minute).unwrap(), None);
+}
+
+#[test]
+fn a_cut_off_without_an_answer_is_made_once() {
+    for is_done in [true, false] {
+        let line = Line::new();
+        let store = store(&line);
+        line.fail("cut_off", ErrorKind::Unanswered, is_done);
+        store.delete_of("ada", None).unwrap();
+        store.delete_all().unwrap();
+        let ada = record(0).with_user("ada").unwrap();
+        let counted = line.rows.cut_offs(ada.login().user_digest.as_ref(), Instant::now()).unwrap();
+        assert_eq!(counted, CutOffs { of_user: 1, of_all: 1 }, "{is_done}");
+    }
+}
+
+#[test]
+fn a_change_cannot_set_the_number_of_a_cut_off() {
+    let (_, [store, _], token) = two();
+    let mut set = |record: &mut Record| {
+        record.set_login(Login { cut_off: 7, ..record.login() });
+        Ok(Verdict::Write)
+    };
+    let saved = store.update(&token, &mut set, Durability::OfStore).unwrap().unwrap();
+    assert_eq!(saved.live.record.login().cut_off, 0);
 }
 
 #[test]
@@ -307,6 +359,19 @@ fn threads_behind_one_that_finds_no_server_learn_it_too() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(kinds, [ErrorKind::Unavailable; 3]);
+    // The second attempt of one of them takes longer than the next one waits in the queue.
+    let again = Arc::clone(&line);
+    let take_long = || thread::sleep(Duration::from_secs(1));
+    meanwhile(&line, "swap", move || meanwhile(&again, "swap", take_long));
+    thread::scope(|scope| {
+        line.sent();
+        let first = scope.spawn(|| update(&store, &token).unwrap_err().kind());
+        while !line.sent.lock().contains(&"swap") {
+            thread::yield_now();
+        }
+        assert_eq!(update(&store, &token).unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(first.join().unwrap(), ErrorKind::Unavailable);
+    });
 }
 
 #[test]

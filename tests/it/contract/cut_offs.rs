@@ -110,6 +110,14 @@ pub(super) fn an_update_or_a_mere_rotation_is_no_login(stage: &Stage) {
     store.delete_of("ada", None).unwrap();
     update(store, &older, set).unwrap().unwrap();
     assert!([&by_update, &by_rotation, &older].iter().all(|token| !alive(stage, token)));
+    // Also for a session whose user before has had more of them.
+    for _ in 0..3 {
+        store.delete_of("bob", None).unwrap();
+    }
+    let of_bob = create(store, &of("bob"));
+    store.delete_of("ada", None).unwrap();
+    update(store, &of_bob, set).unwrap().unwrap();
+    assert!(!alive(stage, &of_bob));
 }
 
 pub(super) fn of_a_cut_off_and_a_login_at_once_none_that_had_returned_lives(stage: &Stage) {
