@@ -4,9 +4,9 @@
 //! worker. If the save fails, the response has a status that says so.
 use crate::support::client::{Browser, Client, PATIENCE, Response};
 use crate::support::probe::{Call, Probe};
-use crate::support::server::{self, Running};
+use crate::support::server::{self, Reply, Running};
 use sessile::http::tiny_http::AnyResponse;
-use sessile::http::{self, IntoResponse, ServerResponse};
+use sessile::http::{self, IntoResponse};
 use sessile::{
     Cookies, Durability, Error, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, Session, Sessions,
     Store, Token, Verdict,
@@ -724,25 +724,6 @@ fn an_error_of_any_kind_is_500_and_the_observer_gets_its_text() {
     check_fails(|sessions, store| {
         server::rouille(sessions, WORKERS, move |request, session| fails(&request.url(), session, &store))
     });
-}
-
-/// A response of a server for which the library has no adapter.
-#[derive(Debug, PartialEq)]
-struct Reply(u16, &'static str);
-
-impl ServerResponse for Reply {
-    fn status(&self) -> u16 {
-        self.0
-    }
-    fn plain_text(status: u16, text: &'static str) -> Self {
-        Self(status, text)
-    }
-}
-
-impl IntoResponse<Reply> for Reply {
-    fn into_response(self) -> Reply {
-        self
-    }
 }
 
 type Handled = Result<Reply, Box<dyn std::error::Error + Send + Sync>>;

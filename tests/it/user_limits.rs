@@ -2,11 +2,12 @@
 use crate::admin::set_format;
 use crate::support::memory::sessions_in;
 use crate::support::process::{Child, Parent, Start, Worker, hear_from_all, say_to_all};
+use crate::support::server::Reply;
 use crate::support::sweeping::HOUR;
 use crate::support::texts::{directory_in_memory, path_of};
 use fs2::FileExt;
 use sessile::file::AtLimit;
-use sessile::http::{self, IntoResponse, ServerResponse};
+use sessile::http;
 use sessile::{
     Clock, Durability, ErrorKind, FileStore, FileStoreOptions, Page, PublicId, Record, Result, Rotation,
     Saved, Session, Store, Token, Verdict,
@@ -196,24 +197,6 @@ fn limits_out_of_bounds_are_refused() {
         let error = opened.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().ends_with("the limit on the sessions of a user must be 1 to 1,000"));
-    }
-}
-
-#[derive(Debug)]
-struct Reply(u16, &'static str);
-
-impl ServerResponse for Reply {
-    fn status(&self) -> u16 {
-        self.0
-    }
-    fn plain_text(status: u16, text: &'static str) -> Self {
-        Self(status, text)
-    }
-}
-
-impl IntoResponse<Self> for Reply {
-    fn into_response(self) -> Self {
-        self
     }
 }
 

@@ -1,4 +1,5 @@
 //! Real servers on 127.0.0.1, on any free port. They are stopped when dropped.
+use sessile::http::{IntoResponse, ServerResponse};
 use sessile::{Session, Sessions, http};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,5 +74,24 @@ pub(crate) fn rouille<R: http::IntoResponse<rouille::Response>>(
         address,
         stop: Some(Box::new(move || stopped.store(true, Ordering::SeqCst))),
         threads: vec![thread],
+    }
+}
+
+/// A response of a server for which the library has no adapter.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Reply(pub(crate) u16, pub(crate) &'static str);
+
+impl ServerResponse for Reply {
+    fn status(&self) -> u16 {
+        self.0
+    }
+    fn plain_text(status: u16, text: &'static str) -> Self {
+        Self(status, text)
+    }
+}
+
+impl IntoResponse<Self> for Reply {
+    fn into_response(self) -> Self {
+        self
     }
 }
