@@ -29,7 +29,7 @@ impl Drop for Running {
 }
 
 /// A `tiny_http` server with this many worker threads. A panic that the adapter does not catch ends a thread.
-pub(crate) fn tiny_http<R: http::IntoResponse<http::tiny_http::AnyResponse>>(
+pub(crate) fn tiny_http<R: IntoResponse<http::tiny_http::AnyResponse>>(
     sessions: &Sessions,
     workers: usize,
     handler: impl Fn(&mut tiny_http::Request, &mut Session) -> R + Send + Sync + 'static,
@@ -52,7 +52,7 @@ pub(crate) fn tiny_http<R: http::IntoResponse<http::tiny_http::AnyResponse>>(
 }
 
 /// A rouille server with a pool of this many threads.
-pub(crate) fn rouille<R: http::IntoResponse<rouille::Response>>(
+pub(crate) fn rouille<R: IntoResponse<rouille::Response>>(
     sessions: &Sessions,
     workers: usize,
     handler: impl Fn(&rouille::Request, &mut Session) -> R + Send + Sync + 'static,
