@@ -24,6 +24,7 @@ mod user_index;
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;
 use super::layout::{CUT_OFFS, DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
+use super::options::LOCK_WAIT_MIN;
 use super::session_lock::SessionRef;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};
@@ -257,19 +258,38 @@ impl Operation {
 
 // ------------------------------------------------------------------------------------ shared by the tests
 
+/// Checks the calls of an operation. On a busy machine, it may have had a lock for longer than the shortest wait limit.
+/// Then it may look once more whether a logout has overtaken it, before or after it writes.
 #[track_caller]
 fn check_calls<R>(want: &[&str], operation: impl FnOnce() -> Result<R>) {
+    let began = Instant::now();
     let (result, calls) = during(|_, _| None, operation);
     if let Err(error) = result {
         panic!("{error}");
     }
-    // On a busy machine, a save may have taken a millisecond. Then it checks once more whether a logout has overtaken
-    // it.
-    let passed = ["stat file", "stat session", "invalidate"];
-    match calls.strip_suffix(&passed) {
-        Some(calls) if !want.ends_with(&passed) => assert_eq!(then_invalidated(calls), want),
-        _ => assert_eq!(calls, want),
-    }
+    let is_slow = began.elapsed() >= LOCK_WAIT_MIN;
+    assert!(calls == want || is_slow && is_same_but_for_looks(&calls, want), "{calls:?}\n{want:?}");
+}
+
+/// Whether the calls are these, apart from looks whether the session's name still leads to its file.
+fn is_same_but_for_looks(calls: &[&str], want: &[&str]) -> bool {
+    let without_look = calls.strip_prefix(&["stat file", "stat session"]);
+    let is_same_next = match (calls, want) {
+        ([], []) => true,
+        ([call, calls @ ..], [wanted, want @ ..]) => call == wanted && is_same_but_for_looks(calls, want),
+        _ => false,
+    };
+    is_same_next || without_look.is_some_and(|calls| is_same_but_for_looks(calls, want))
+}
+
+#[test]
+fn only_looks_may_be_additional_calls() {
+    let looks = ["read", "stat file", "stat session", "stat file", "write", "stat file", "stat session"];
+    assert!(is_same_but_for_looks(&looks, &["read", "stat file", "write"]));
+    assert!(is_same_but_for_looks(&looks, &looks));
+    assert!(!is_same_but_for_looks(&looks, &["read", "write"]));
+    assert!(!is_same_but_for_looks(&["read", "stat file", "write"], &["read", "write"]));
+    assert!(!is_same_but_for_looks(&["read"], &["read", "stat file", "stat session"]));
 }
 
 /// These calls, followed by the invalidation, which comes after the last check of the file and before the unlock.
