@@ -18,8 +18,8 @@ const FLOORS: [&[&str]; 11] = [
     &["record"],
     &["lifetime"],
     &["store"],
-    &["event"],
-    &["session", "file", "rows"],
+    &["event", "admin"],
+    &["session", "file", "rows", "reaper"],
     &["http"],
 ];
 
@@ -40,7 +40,7 @@ const FILE_FLOORS: [&[&str]; 15] = [
     &["session_lock", "limits", "emptied"],
     &["create", "read", "update", "rotate", "moved", "delete", "delete_of", "scan"],
     &["grow", "force_delete", "admin", "sweep", "user_sessions", "login_limit"],
-    &["open", "reaper"],
+    &["open"],
     &["repair"],
 ];
 /// Modules of the engine that only the listed files may use. For example, operations use the cache through `coherence`
