@@ -7,16 +7,12 @@
 #![cfg_attr(feature = "tiny_http", doc = "```no_run")]
 #![cfg_attr(not(feature = "tiny_http"), doc = "```ignore")]
 //! use sessile::http::tiny_http::serve;
-//! use sessile::{Cookies, FileStore, Reaper, ReaperOptions, Sessions};
-//! use std::sync::Arc;
+//! use sessile::{Cookies, Sessions};
 //! use tiny_http::{Response, Server};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-//!     let store = Arc::new(FileStore::open("sessions")?); // made with mode 0700 at the first start
-//!     let _reaper = Reaper::start(&store, ReaperOptions::new())?; // a thread that removes expired sessions
-//!     let sessions = Sessions::new(store, Cookies::plain_http())?; // behind HTTPS: Cookies::https()
-//!     let server = Server::http("127.0.0.1:8000")?;
-//!     for request in server.incoming_requests() {
+//!     let sessions = Sessions::open("sessions", Cookies::plain_http())?; // behind HTTPS: Cookies::https()
+//!     for request in Server::http("127.0.0.1:8000")?.incoming_requests() {
 //!         let answered = serve(&sessions, request, |_request, session| -> sessile::Result<_> {
 //!             let visits = session.update_now("visits", |n: &mut u64| {
 //!                 *n += 1;
@@ -46,6 +42,7 @@
 //! | [`admin`], [`reaper`] | [`Admin`]: sweeps, scans, counts of any store; the [`Reaper`] |
 //! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
 //! | [`store`] | [`Store`]: the promises of every storage mode, [`Durability`] |
+//! | [`store_url`] | stores by URL |
 //! | `rows` (a feature) | stores on servers: `Rows` for back ends, `RowStore`, and `MemoryStore` for tests |
 //! | [`event`] | [`Event`]: the events that a program can observe |
 //! | [`error`] | [`Error`], [`ErrorKind`] |
@@ -81,6 +78,7 @@ pub mod rows;
 pub mod session;
 mod shown;
 pub mod store;
+pub mod store_url;
 mod sync;
 pub mod value;
 

@@ -9,7 +9,7 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Meta, UseTree, Visibility};
 
 /// The modules in layers, the lowest first. A module imports only from lower layers, so imports have no cycles.
-const FLOORS: [&[&str]; 11] = [
+const FLOORS: [&[&str]; 12] = [
     &["shown", "contained", "sync", "clock", "fork"],
     &["error"],
     &["random"],
@@ -20,6 +20,7 @@ const FLOORS: [&[&str]; 11] = [
     &["store"],
     &["event", "admin"],
     &["session", "file", "rows", "reaper"],
+    &["store_url"],
     &["http"],
 ];
 
