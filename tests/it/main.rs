@@ -8,6 +8,7 @@ mod changed_outside;
 mod checklist;
 mod coherence;
 mod command;
+mod command_care;
 mod command_list;
 mod contract;
 mod cookie_races;
