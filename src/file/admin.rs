@@ -48,12 +48,13 @@ impl FileStore {
 
     /// Deletes a session by its public id, as [`delete`](crate::store::Store::delete) does by its secret id: at once,
     /// in every process that uses the store. If a rotation has moved the id, deletes the session under its present id.
-    /// Returns whether a live session was there.
+    /// Returns the public id of the live session that was deleted: the present one, not the given one. `None` if no
+    /// live session was there.
     ///
     /// # Errors
     ///
     /// As for [`delete`](crate::store::Store::delete).
-    pub fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
+    pub fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
         self.delete_file(SessionRef::PublicId(*id))
     }
 

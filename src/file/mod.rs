@@ -306,8 +306,8 @@ impl Store for FileStore {
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
     }
 
-    fn delete(&self, token: &Token) -> Result<bool> {
-        token.session_id().map_or(Ok(false), |session| self.delete_file(SessionRef::Id(session)))
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+        token.session_id().map_or(Ok(None), |session| self.delete_file(SessionRef::Id(session)))
     }
 
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -327,7 +327,7 @@ impl Store for FileStore {
         self.list_sessions_of(user, page)
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         self.delete_session_of_user(user, id)
     }
 

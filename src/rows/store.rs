@@ -188,21 +188,25 @@ impl<R: Rows> RowStore<R> {
         })
     }
 
-    /// Ends a session, or the one to which rotations have moved it. Returns whether a live one was there.
-    pub(super) fn remove_session(&self, mut id: PublicId, attempts: &mut Attempts) -> Result<bool> {
+    /// Ends a session, or the one to which rotations have moved it. Returns the id of the live one that was ended.
+    pub(super) fn remove_session(
+        &self,
+        mut id: PublicId,
+        attempts: &mut Attempts,
+    ) -> Result<Option<PublicId>> {
         for _ in 0..=HOPS_MAX {
             match self.remove(&id, attempts)? {
-                Removed::Session { was_live } => return Ok(was_live),
+                Removed::Session { was_live } => return Ok(was_live.then_some(id)),
                 Removed::Moved(moved) => match self.next_hop(&id, &moved) {
                     Some(next) => id = next,
-                    None => return Ok(false),
+                    None => return Ok(None),
                 },
-                Removed::Nothing => return Ok(false),
+                Removed::Nothing => return Ok(None),
                 // The session was ended by the first attempt of this call, whose answer was lost, or by another call.
-                Removed::Unknown => return Ok(true),
+                Removed::Unknown => return Ok(Some(id)),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Adds a cut-off of a user, or of all users, at some instant of this call.
@@ -347,8 +351,8 @@ impl<R: Rows> Store for RowStore<R> {
         self.write(token, &mut Write { change, durability, target: Some(target) })
     }
 
-    fn delete(&self, token: &Token) -> Result<bool> {
-        let Some(session) = token.session_id() else { return Ok(false) };
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+        let Some(session) = token.session_id() else { return Ok(None) };
         self.remove_session(session.public_id(), &mut self.attempts()?)
     }
 
@@ -390,7 +394,7 @@ impl<R: Rows> Store for RowStore<R> {
         self.list_sessions_of(user, page)
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         self.delete_session_of_user(user, *id)
     }
 

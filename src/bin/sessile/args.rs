@@ -205,7 +205,9 @@ Examples:
   sessile delete --user ada /var/lib/shop/sessions
   sessile delete --all /var/lib/shop/sessions
 
-JSON: id, deleted. With --user: user, ended (true). With --all: all, ended.
+JSON: id, deleted, ended (the public id of the session that was ended, which
+differs from id after a rotation; or null). With --user: user, ended (true).
+With --all: all, ended.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Delete {
