@@ -5,7 +5,9 @@
 mod common;
 
 use common::Visits;
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Timing, Token};
+use sessile::{
+    Admin, Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Timing, Token,
+};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long loads are measured without a sweep.

@@ -6,8 +6,8 @@ mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rustix::fs::{AtFlags, Mode, OFlags};
-use sessile::file::SweepOptions;
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Store, Timing};
+use sessile::admin::SweepOptions;
+use sessile::{Admin, Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Store, Timing};
 use std::cell::LazyCell;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tempfile::TempDir;

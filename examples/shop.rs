@@ -5,9 +5,9 @@
 //! ```
 use rouille::input::post::PostError;
 use rouille::{Request, Response, Server, post_input, router};
-use sessile::file::ReaperOptions;
 use sessile::http::IntoResponse;
 use sessile::http::rouille::serve;
+use sessile::reaper::{Reaper, ReaperOptions};
 use sessile::{Cookies, ErrorKind, Event, FileStore, Lifetime, Renewal, Session, Sessions};
 use std::error::Error;
 use std::path::PathBuf;
@@ -53,10 +53,13 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let store = Arc::new(FileStore::open(dir)?);
     // The server never returns: this sweeps until the process ends, in whatever way.
     let sweeps = ReaperOptions::new().interval(Duration::from_secs(sweep_every));
-    let _reaper = store.start_reaper(sweeps.observer(|swept| match swept {
-        Ok(report) => report.errors.iter().for_each(complain),
-        Err(error) => complain(error),
-    }))?;
+    let _reaper = Reaper::start(
+        &store,
+        sweeps.observer(|swept| match swept {
+            Ok(report) => report.errors.iter().for_each(complain),
+            Err(error) => complain(error),
+        }),
+    )?;
     // Reading counts as activity.
     let lifetime = Lifetime::new().age(Duration::from_secs(age)).renewal(Renewal::OnRead);
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. Either cookie is

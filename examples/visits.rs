@@ -3,8 +3,8 @@
 //! ```text
 //! cargo run --example visits -- --help
 //! ```
-use sessile::file::ReaperOptions;
 use sessile::http::tiny_http::serve;
+use sessile::reaper::{Reaper, ReaperOptions};
 use sessile::{Cookies, Event, FileStore, Lifetime, Session, Sessions};
 use std::error::Error;
 use std::path::PathBuf;
@@ -47,10 +47,13 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let store = Arc::new(FileStore::open(dir)?);
     // Sweeps until it is dropped, or the process ends in whatever way.
     let sweeps = ReaperOptions::new().interval(Duration::from_secs(sweep_every));
-    let _reaper = store.start_reaper(sweeps.observer(|swept| match swept {
-        Ok(report) => report.errors.iter().for_each(complain),
-        Err(error) => complain(error),
-    }))?;
+    let _reaper = Reaper::start(
+        &store,
+        sweeps.observer(|swept| match swept {
+            Ok(report) => report.errors.iter().for_each(complain),
+            Err(error) => complain(error),
+        }),
+    )?;
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. A name of its own,
     // because a browser sends the cookies of 127.0.0.1 to all programs there, whatever their ports.
     let sessions = Sessions::new(store, Cookies::plain_http().name("visits"))?

@@ -7,16 +7,12 @@
 #![cfg_attr(feature = "tiny_http", doc = "```no_run")]
 #![cfg_attr(not(feature = "tiny_http"), doc = "```ignore")]
 //! use sessile::http::tiny_http::serve;
-//! use sessile::{Cookies, FileStore, ReaperOptions, Sessions};
-//! use std::sync::Arc;
+//! use sessile::{Cookies, Sessions};
 //! use tiny_http::{Response, Server};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-//!     let store = Arc::new(FileStore::open("sessions")?); // made with mode 0700 at the first start
-//!     let _reaper = store.start_reaper(ReaperOptions::new())?; // a thread that removes expired sessions
-//!     let sessions = Sessions::new(store, Cookies::plain_http())?; // behind HTTPS: Cookies::https()
-//!     let server = Server::http("127.0.0.1:8000")?;
-//!     for request in server.incoming_requests() {
+//!     let sessions = Sessions::open("sessions", Cookies::plain_http())?; // behind HTTPS: Cookies::https()
+//!     for request in Server::http("127.0.0.1:8000")?.incoming_requests() {
 //!         let answered = serve(&sessions, request, |_request, session| -> sessile::Result<_> {
 //!             let visits = session.update_now("visits", |n: &mut u64| {
 //!                 *n += 1;
@@ -42,9 +38,11 @@
 //! |---|---|
 //! | [`session`] | [`Session`]: the dictionary, saving, `login`, `rotate_id`, `destroy`, expiry |
 //! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; `serve`; the adapters `tiny_http` and `rouille`, a feature each |
-//! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`], [`Stats`]: the engine; sweeps and the [`Reaper`] |
+//! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`]: the engine |
+//! | [`admin`], [`reaper`] | [`Admin`]: sweeps, scans, counts of any store; the [`Reaper`] |
 //! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
 //! | [`store`] | [`Store`]: the promises of every storage mode, [`Durability`] |
+//! | [`store_url`] | stores by URL |
 //! | `rows` (a feature) | stores on servers: `Rows` for back ends, `RowStore`, and `MemoryStore` for tests |
 //! | [`event`] | [`Event`]: the events that a program can observe |
 //! | [`error`] | [`Error`], [`ErrorKind`] |
@@ -60,6 +58,7 @@
 #[cfg(doc)]
 #[path = "documentation.rs"]
 pub mod _documentation;
+pub mod admin;
 pub mod clock;
 mod contained;
 pub mod error;
@@ -71,6 +70,7 @@ pub mod id;
 pub mod lifetime;
 mod queue;
 mod random;
+pub mod reaper;
 pub mod record;
 // The proofs replace the clock, which is in the signatures of this module.
 #[cfg(all(feature = "rows", not(all(test, shuttle))))]
@@ -78,16 +78,19 @@ pub mod rows;
 pub mod session;
 mod shown;
 pub mod store;
+pub mod store_url;
 mod sync;
 pub mod value;
 
+pub use crate::admin::{Admin, Stats, SweepOptions, SweepReport};
 pub use crate::clock::Clock;
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::event::Event;
-pub use crate::file::{FileStore, FileStoreOptions, Reaper, ReaperOptions, Stats, SweepOptions, SweepReport};
+pub use crate::file::{FileStore, FileStoreOptions};
 pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, SaveError, Sessions, Visit};
 pub use crate::id::{PublicId, SessionId, Token};
 pub use crate::lifetime::{Lifetime, Renewal};
+pub use crate::reaper::{Reaper, ReaperOptions};
 pub use crate::record::{Entries, Expiry, Record, Timing};
 pub use crate::session::{Destroyed, Session};
 pub use crate::store::{

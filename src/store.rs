@@ -35,6 +35,7 @@ pub use user_sessions::{Page, UserSession, UserSessions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, Token};
 pub use crate::lifetime::GRACE_MAX;
+use crate::lifetime::Lifetime;
 use crate::record::Record;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -153,6 +154,17 @@ pub trait Store: Send + Sync {
         Err(unsupported("end a session of a user"))
     }
 
+    /// Whether sessions of this lifetime, under a cookie of this name, can be kept here. Asked when
+    /// [`Sessions`](crate::Sessions) is made; by default they can.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] with the reason.
+    fn accepts(&self, lifetime: &Lifetime, cookie_name: &str) -> Result<()> {
+        let _ = (lifetime, cookie_name);
+        Ok(())
+    }
+
     /// The promises that not every storage mode can make.
     fn guarantees(&self) -> Guarantees;
 
@@ -214,6 +226,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         (**self).delete_session_of(user, id)
+    }
+    fn accepts(&self, lifetime: &Lifetime, cookie_name: &str) -> Result<()> {
+        (**self).accepts(lifetime, cookie_name)
     }
     fn guarantees(&self) -> Guarantees {
         (**self).guarantees()

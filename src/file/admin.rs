@@ -6,8 +6,9 @@ use super::disk::{Access, Directory};
 use super::layout::{DAMAGED, SessionPath};
 use super::session_lock::{LockResult, SessionRef};
 use super::slots::View;
+use crate::admin::{Admin, Cursor, ScanPage, Stats, SweepOptions, SweepProgressFn, SweepReport};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::PublicId;
+use crate::id::{PublicId, SessionId};
 use crate::queue::busy;
 use crate::record::Record;
 use crate::store::{Absent, Durability, Live, Lookup};
@@ -20,14 +21,12 @@ use std::time::Duration;
 /// unless its process was killed or stopped.
 const CREATION_WAIT: Duration = Duration::from_millis(100);
 
-impl FileStore {
-    /// Loads a session by its public id, as [`load`](crate::store::Store::load) does by its secret id. The session file
-    /// is always read.
-    ///
-    /// # Errors
-    ///
-    /// As for [`load`](crate::store::Store::load).
-    pub fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
+impl Admin for FileStore {
+    fn sweep_with(&self, options: &SweepOptions, progress: SweepProgressFn<'_>) -> Result<SweepReport> {
+        self.tally.sweep(self.sweep_files(options, progress), |report| report.removed)
+    }
+
+    fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
         self.queues.check_process()?;
         let id = *id;
         // The log of cut-offs is read before the session file, so that every cut-off that has returned by now is taken
@@ -46,35 +45,45 @@ impl FileStore {
         })
     }
 
-    /// Deletes a session by its public id, as [`delete`](crate::store::Store::delete) does by its secret id: at once,
-    /// in every process that uses the store. If a rotation has moved the id, deletes the session under its present id.
-    /// Returns the public id of the live session that was deleted: the present one, not the given one. `None` if no
-    /// live session was there.
-    ///
-    /// # Errors
-    ///
-    /// As for [`delete`](crate::store::Store::delete).
-    pub fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
-        self.delete_file(SessionRef::PublicId(*id))
+    fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
+        self.tally.end(self.delete_file(SessionRef::PublicId(*id)), Option::is_some)
     }
 
-    /// Imports a session of another store under its public id, so that its secret id opens it here. Returns whether it
-    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced, and
-    /// one that a cut-off has ended. An id that was moved counts as a live session until its grace period is over,
-    /// because its session lives under another id.
-    ///
-    /// Cut-offs of this store that are later than the session's last login (its creation, if there was none) end it: it
-    /// is stored, and no load finds it.
-    ///
-    /// # Errors
-    ///
-    /// As for [`create`](crate::store::Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
-    /// [`quarantine`](Self::quarantine) makes room. [`ErrorKind::Busy`] if the session is locked for the whole
-    /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if an earlier creation was interrupted:
-    /// [`delete_by_id`](Self::delete_by_id) removes its leftover, or a sweep does after an hour.
-    /// [`ErrorKind::InvalidationFailed`] if the session is imported, and cache entries of an earlier session under the
-    /// same id could not be invalidated.
-    pub fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
+    fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
+        self.tally.save(self.import_file(id, record, how), |imported| *imported)
+    }
+
+    fn scan(&self, from: Option<&Cursor>, limit: usize) -> Result<ScanPage> {
+        self.tally.read(self.scan_page(from, limit))
+    }
+
+    fn count(&self) -> Result<u64> {
+        self.tally.read(self.count_names())
+    }
+
+    fn stats(&self) -> Stats {
+        // In a process that was forked after the store was opened, the counts of loads are missing, because a thread
+        // that does not exist there may hold a lock of the cache.
+        let with_cache = self.queues.check_process().is_ok();
+        let Stats { loads, hits, mut files, .. } = self.coherence.stats(with_cache);
+        files.index_failures = self.expiry_index.index_failures() + self.user_index.failures();
+        Stats { loads, hits, files, ..self.tally.stats() }
+    }
+
+    fn health(&self) -> Result<()> {
+        self.check_process()?;
+        // A file is opened by a random name, as a load of an unknown id does. If the directory is not this store's any
+        // more, or cannot be read, this fails.
+        self.load_by_id(&SessionId::random()?.public_id()).map(drop)
+    }
+
+    fn check_process(&self) -> Result<()> {
+        self.queues.check_process()
+    }
+}
+
+impl FileStore {
+    fn import_file(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
         self.queues.check_process()?;
         let session = SessionRef::PublicId(*id);
         let path = SessionPath::of(id);

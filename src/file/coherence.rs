@@ -22,9 +22,10 @@ use super::generations::{Counters, Generations, Invalidated};
 use super::layout::{CUT_OFFS, GENERATIONS_PATH, SHARDS, SessionPath};
 use super::options::FileStoreOptions;
 use super::read_cache::{Key, ReadCache, Trust};
-use super::stats::{Stats, Tally};
+use super::stats::LoadTally;
 #[cfg(feature = "watch")]
 use super::watch::Watcher;
+use crate::admin::Stats;
 use crate::clock::{Clock, CoarseTime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
@@ -58,7 +59,7 @@ pub(super) struct Coherence {
     generations: Arc<Generations>,
     cut_offs: CutOffs,
     cache: Option<ReadCache>,
-    tally: Tally,
+    tally: LoadTally,
     #[cfg(feature = "watch")]
     watcher: Option<Result<Watcher>>,
 }
@@ -102,7 +103,7 @@ impl Coherence {
             generations,
             cut_offs,
             cache,
-            tally: Tally::default(),
+            tally: LoadTally::default(),
             #[cfg(feature = "watch")]
             watcher,
         })

@@ -45,7 +45,6 @@ mod permissions;
 mod proofs;
 mod read;
 mod read_cache;
-mod reaper;
 mod repair;
 mod root_lock;
 mod rotate;
@@ -66,11 +65,9 @@ mod user_sessions;
 mod watch;
 
 pub use options::{AtLimit, FileStoreOptions};
-pub use reaper::{Reaper, ReaperOptions, ReaperStats};
 pub use scan::{Content, Scan, ScannedFile};
-pub use stats::Stats;
-pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
+use crate::admin::Tally;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId, Token};
 use crate::queue::Queues;
@@ -113,14 +110,14 @@ use user_index::UserIndex;
 ///
 /// # Removing expired sessions
 ///
-/// An expired session cannot be loaded. Its file stays until a [`sweep`](Self::sweep) removes it: call `sweep` now and
-/// then, start a [reaper](Self::start_reaper), or schedule the command `sessile`.
+/// An expired session cannot be loaded. Its file stays until a [sweep](crate::Admin::sweep) removes it: call `sweep` now
+/// and then, start a [`Reaper`](crate::Reaper), or schedule the command `sessile`.
 ///
 /// # Loads from memory
 ///
 /// A session that was read or saved lately is loaded without a system call, and is never stale: after a save or a
 /// `delete` returned in any process, no later load in any process returns the version before it.
-/// [`design`](crate::_documentation::design) has the argument, [`stats`](Self::stats) the counts.
+/// [`design`](crate::_documentation::design) has the argument, [`stats`](crate::Admin::stats) the counts.
 ///
 /// A store caches sessions only where processes share memory; that is decided when it is opened. Every load reads the
 /// session file
@@ -148,6 +145,7 @@ pub struct FileStore {
     user_index: UserIndex,
     coherence: Coherence,
     options: FileStoreOptions,
+    tally: Tally,
     uncached_on: Option<&'static str>,
     /// Dropped last, because the store is in use until then.
     _in_use: LockedRoot,
@@ -183,6 +181,7 @@ impl FileStore {
             expiry_index: ExpiryIndex::default(),
             user_index: UserIndex::default(),
             options,
+            tally: Tally::default(),
             uncached_on,
             _in_use: in_use,
         })
@@ -217,16 +216,6 @@ impl FileStore {
         self.root.path()
     }
 
-    /// Counts of cached sessions, of hits and misses, and of failures to write the indexes. In a process that was
-    /// forked after the store was opened, the cache's counts are missing, because a thread that does not exist there
-    /// may hold one of its locks.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let with_cache = self.queues.check_process().is_ok();
-        let index_failures = self.expiry_index.index_failures() + self.user_index.failures();
-        Stats { index_failures, ..self.coherence.stats(with_cache) }
-    }
-
     /// The name of the file system, such as `NFS`, if sessions are not cached because a process may not see another
     /// process's writes in memory there. `None` on other file systems, and if the cache was switched off anyway. The
     /// missing cache costs only speed: every load reads the session file.
@@ -254,16 +243,8 @@ impl FileStore {
     }
 }
 
-impl Store for FileStore {
-    fn now(&self) -> SystemTime {
-        self.options.clock.now()
-    }
-
-    fn is_well_formed(&self, token: &Token) -> bool {
-        token.session_id().is_some()
-    }
-
-    fn load(&self, token: &Token) -> Result<Lookup> {
+impl FileStore {
+    fn load_session(&self, token: &Token) -> Result<Lookup> {
         // Checked before the cache is used, because in a forked child a thread that does not exist may hold a lock of
         // the cache.
         self.queues.check_process()?;
@@ -281,7 +262,7 @@ impl Store for FileStore {
         self.load_file(session, copy.as_ref(), now)
     }
 
-    fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
+    fn create_session(&self, record: &Record, how: Durability) -> Result<Saved> {
         self.queues.check_process()?;
         let _turn = self.admit_login(record.user(), None)?;
         let mut record = record.clone();
@@ -292,43 +273,68 @@ impl Store for FileStore {
         Ok(Saved { token: session.to_token(), live })
     }
 
-    fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
-        let Some(session) = token.session_id() else { return Ok(None) };
-        let live = self.update_file(session, change, self.options.is_power_safe(how))?;
-        Ok(live.map(|live| Saved { token: token.clone(), live }))
-    }
-
-    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
+    fn rotate_session(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         let Some(session) = token.session_id() else { return Ok(None) };
         let _turn = self.admit_login(how.login, Some(session))?;
         let successor = SessionId::random()?;
         let live = self.rotate_file(session, &successor, change, how)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
     }
+}
+
+impl Store for FileStore {
+    fn now(&self) -> SystemTime {
+        self.options.clock.now()
+    }
+
+    fn is_well_formed(&self, token: &Token) -> bool {
+        token.session_id().is_some()
+    }
+
+    fn load(&self, token: &Token) -> Result<Lookup> {
+        self.tally.read(self.load_session(token))
+    }
+
+    fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
+        self.tally.save(self.create_session(record, how), |_| true)
+    }
+
+    fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        let Some(session) = token.session_id() else { return Ok(None) };
+        let live = self.update_file(session, change, self.options.is_power_safe(how));
+        let live = self.tally.save(live, Option::is_some)?;
+        Ok(live.map(|live| Saved { token: token.clone(), live }))
+    }
+
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
+        self.tally.save(self.rotate_session(token, change, how), Option::is_some)
+    }
 
     fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
-        token.session_id().map_or(Ok(None), |session| self.delete_file(SessionRef::Id(session)))
+        let Some(session) = token.session_id() else { return Ok(None) };
+        self.tally.end(self.delete_file(SessionRef::Id(session)), Option::is_some)
     }
 
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
         self.queues.check_process()?;
-        token.session_id().map_or(Ok(None), |session| self.live_successor(session.public_id()))
+        let Some(session) = token.session_id() else { return Ok(None) };
+        self.tally.read(self.live_successor(session.public_id()))
     }
 
     fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
-        self.cut_off_user(user, except)
+        self.tally.end(self.cut_off_user(user, except), |()| true)
     }
 
     fn delete_all(&self) -> Result<()> {
-        self.cut_off_all()
+        self.tally.end(self.cut_off_all(), |()| true)
     }
 
     fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
-        self.list_sessions_of(user, page)
+        self.tally.read(self.list_sessions_of(user, page))
     }
 
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
-        self.delete_session_of_user(user, id)
+        self.tally.end(self.delete_session_of_user(user, id), Option::is_some)
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -22,7 +22,8 @@ use super::disk::{Root, faults::during};
 use super::expiry_index::BUCKET_MICROS;
 use super::layout::{CUT_OFFS, DUE, SHARDS, SWEEP, USERS, shard_name};
 use super::user_index;
-use super::{Content, FileStore, FileStoreOptions, SweepOptions};
+use super::{Content, FileStore, FileStoreOptions};
+use crate::admin::{Admin, SweepOptions};
 use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
 use crate::id::PublicId;
@@ -574,9 +575,9 @@ impl Model {
             let most = if self.is_behind { usize::MAX } else { expired.len() + self.cut_offs.files };
             assert!(report.removed <= most as u64, "{report:?}, where {expired:?} had expired");
             let over = self.sessions.iter().filter(|known| is_over(known, self.clock.now())).count();
-            assert!(report.moved <= over as u64, "{report:?}, where {over} marks were over");
+            assert!(report.files.moved <= over as u64, "{report:?}, where {over} marks were over");
             assert!(report.failed == 0 || had_fault, "{report:?}");
-            assert!(report.damaged == 0 && (report.unknown == 0 || had_fault), "{report:?}");
+            assert!(report.files.damaged == 0 && (report.files.unknown == 0 || had_fault), "{report:?}");
         }
         let now = self.clock.now();
         let mut left = 0;

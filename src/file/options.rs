@@ -259,7 +259,7 @@ impl FileStoreOptions {
     /// process can read it. A missing shard directory is an error of the calls that need it, not of opening.
     ///
     /// Calls that would change the store are refused with [`ErrorKind::Config`]; a [dry
-    /// run](crate::file::SweepOptions::dry_run) of a sweep is possible. Sessions are not cached.
+    /// run](crate::SweepOptions::dry_run) of a sweep is possible. Sessions are not cached.
     ///
     /// ```
     /// # use sessile::{FileStore, FileStoreOptions, Lookup, file::SweepOptions};

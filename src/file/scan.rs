@@ -11,6 +11,7 @@ use super::layout::{
 };
 use super::session_lock::SessionRef;
 use super::slots::View;
+use crate::admin::{Cursor, ScanPage, Scanned};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::store::{Live, Moved};
@@ -77,6 +78,66 @@ impl FileStore {
     /// one file or one directory; the scan continues after it.
     pub fn files(&self) -> Scan<'_> {
         Scan { store: self, shard: 0, open: None, strays: self.strays(true).into() }
+    }
+
+    /// A page of a scan in the order of the ids; see [`Admin::scan`](crate::Admin::scan).
+    pub(super) fn scan_page(&self, from: Option<&Cursor>, limit: usize) -> Result<ScanPage> {
+        self.queues.check_process()?;
+        let after = from.map(Cursor::to_id).transpose()?;
+        let mut page = ScanPage::default();
+        let first = after.map_or(0, |id| id.as_bytes()[0].into());
+        for shard in (first..SHARDS).map(shard_name) {
+            let (directory, names) = match self.list_shard(&shard) {
+                Ok(listed) => listed,
+                Err(error) => {
+                    page.failures.push(error);
+                    continue;
+                }
+            };
+            let mut found: Vec<_> =
+                names.iter().filter_map(|name| Some((session_at(&shard, name)?, name))).collect();
+            found.retain(|(id, _)| after.is_none_or(|after| *id > after));
+            found.sort_unstable();
+            for (id, name) in found {
+                if page.sessions.len() + page.failures.len() >= limit.max(1) {
+                    return Ok(page);
+                }
+                match self.file_at(&shard, &directory, name) {
+                    Ok(file) => Self::add_scanned(file, &mut page),
+                    Err(error) => page.failures.push(error),
+                }
+                page.next = Some(Cursor::after(&id));
+            }
+        }
+        page.next = None;
+        Ok(page)
+    }
+
+    /// Adds a file to a page, if it has a session, or is in a session's place and cannot be read.
+    fn add_scanned(file: Option<ScannedFile>, page: &mut ScanPage) {
+        let Some(ScannedFile { path, content, .. }) = file else { return };
+        let error = |kind| Error::new(kind, "read session").with_path(path);
+        page.sessions.push(match content {
+            Content::Live(live) => Scanned::Live(live),
+            Content::Expired(live) => Scanned::Expired(live),
+            Content::CutOff(live) => Scanned::CutOff(live),
+            Content::Moved(moved) => Scanned::Moved(moved),
+            Content::Damaged(id) => Scanned::Damaged(id),
+            Content::Newer(_) => return page.failures.push(error(ErrorKind::NewerFormat)),
+            Content::Older(_) => return page.failures.push(error(ErrorKind::OlderFormat)),
+            Content::Foreign(_) => return page.failures.push(error(ErrorKind::NotASessionFile)),
+            Content::Unfinished(_) | Content::Temporary | Content::Unknown => return,
+        });
+    }
+
+    /// The number of files with names of sessions.
+    pub(super) fn count_names(&self) -> Result<u64> {
+        let mut count = 0;
+        for shard in (0..SHARDS).map(shard_name) {
+            let (_, names) = self.list_shard(&shard)?;
+            count += names.iter().filter(|name| session_at(&shard, name).is_some()).count() as u64;
+        }
+        Ok(count)
     }
 
     /// The number of shards. With [`Scan::shards_begun`], it shows the progress of a scan.

@@ -8,6 +8,7 @@ use super::layout::USERS;
 use super::session_lock::{LockResult, Locked, SessionRef};
 use super::slots::View;
 use super::user_index::{Digest, Insertion, Listed};
+use crate::admin::Admin;
 use crate::error::{ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::{Record, user_digest};

@@ -193,6 +193,11 @@ impl Jar {
         Ok(Self { cookies, name })
     }
 
+    /// The name of the cookie, with its prefix.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The tokens under the session's name in a `Cookie` header, in their order; `None` for a value that cannot be a
     /// token.
     pub(super) fn tokens<'h>(&'h self, header: &'h str) -> Tokens<'h> {

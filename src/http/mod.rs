@@ -98,10 +98,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use crate::id::Token;
 use crate::lifetime::Lifetime;
+use crate::reaper::{Reaper, ReaperOptions};
 use crate::session::{Context, Session};
 use crate::store::Store;
+use crate::store_url::StoreUrl;
 use cookie::Jar;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The values of a request's `Cookie` header lines: one `&str`, an `Option` of one, or any iterator over them.
@@ -140,16 +143,42 @@ impl<'h, I: IntoIterator<Item = &'h str>> CookieHeaders<'h, ManyLines> for I {
 pub struct Sessions {
     context: Arc<Context>,
     jar: Arc<Jar>,
+    /// The reaper that [`open`](Self::open) has started; the last clone stops it.
+    _reaper: Option<Arc<Reaper>>,
 }
 
 impl Sessions {
+    /// Opens the store at a path or [URL](crate::store_url), and starts a [`Reaper`] that removes expired sessions. The
+    /// reaper ends with the last clone of the result; failures of sweeps are lines on standard error.
+    ///
+    /// Everything that it does can be done step by step, with options: [`StoreUrl`] or [`FileStore`](crate::FileStore)
+    /// opens the store, [`Reaper::start`] starts a reaper, [`new`](Self::new) makes the sessions.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new), [`StoreUrl::parse`], [`StoreUrl::open`] and [`Reaper::start`], in this order.
+    ///
+    /// ```no_run
+    /// use sessile::{Cookies, Sessions};
+    /// let sessions = Sessions::open("sessions", Cookies::plain_http())?; // made with mode 0700 at the first start
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn open(store: impl AsRef<Path>, cookies: Cookies) -> Result<Self> {
+        // The cookies are checked first, so that wrong ones leave no directory behind.
+        let jar = Jar::new(cookies)?;
+        let store = StoreUrl::parse(store)?.open()?;
+        let reaper = Reaper::start(&store, ReaperOptions::new())?;
+        Ok(Self { _reaper: Some(Arc::new(reaper)), ..Self::of(Arc::new(store), jar, Lifetime::default())? })
+    }
+
     /// Sessions in `store`, carried by `cookies`, with the default [`Lifetime`].
     ///
     /// Takes a store, or an `Arc` of one that is used elsewhere too (by a reaper, say).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each other.
+    /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each other, and if the store does not
+    /// [accept](crate::Store::accepts) the lifetime or the cookie's name.
     ///
     /// ```
     /// use sessile::{Cookies, FileStore, Sessions};
@@ -159,16 +188,42 @@ impl Sessions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new(store: impl Store + 'static, cookies: Cookies) -> Result<Self> {
-        let jar = Arc::new(Jar::new(cookies)?);
-        let (lifetime, observer) = (Lifetime::default(), Observer::default());
-        Ok(Self { context: Arc::new(Context { store: Arc::new(store), lifetime, observer }), jar })
+        Self::of(Arc::new(store), Jar::new(cookies)?, Lifetime::default())
+    }
+
+    /// The same as [`new`](Self::new), with another lifetime, for a store that does not
+    /// [accept](crate::Store::accepts) the default one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new) and [`with_lifetime`](Self::with_lifetime).
+    ///
+    /// ```
+    /// use sessile::{Cookies, FileStore, Lifetime, Sessions};
+    /// use std::time::Duration;
+    /// # let dir = tempfile::tempdir()?;
+    /// let day = Lifetime::new().age(Duration::from_secs(24 * 3600));
+    /// let sessions = Sessions::lasting(day, FileStore::open(dir.path())?, Cookies::https())?;
+    /// # let _ = sessions;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lasting(lifetime: Lifetime, store: impl Store + 'static, cookies: Cookies) -> Result<Self> {
+        lifetime.check()?;
+        Self::of(Arc::new(store), Jar::new(cookies)?, lifetime)
+    }
+
+    fn of(store: Arc<dyn Store>, jar: Jar, lifetime: Lifetime) -> Result<Self> {
+        store.accepts(&lifetime, jar.name())?;
+        let context = Context { store, lifetime, observer: Observer::default() };
+        Ok(Self { context: Arc::new(context), jar: Arc::new(jar), _reaper: None })
     }
 
     /// Sets how long sessions live.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] names the option that is out of its bounds.
+    /// [`ErrorKind::Config`] names the option that is out of its bounds, or says why the store does not
+    /// [accept](crate::Store::accepts) the lifetime.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
@@ -183,6 +238,7 @@ impl Sessions {
     /// ```
     pub fn with_lifetime(mut self, lifetime: Lifetime) -> Result<Self> {
         lifetime.check()?;
+        self.context.store.accepts(&lifetime, self.jar.name())?;
         Arc::make_mut(&mut self.context).lifetime = lifetime;
         Ok(self)
     }

@@ -1,11 +1,13 @@
 //! Sessions in the memory of this process: the smallest back end, for tests of a program and as an example for other
 //! back ends.
 use super::row::{CutOffs, Row, Stored};
-use super::{CutOff, RowStore, RowStoreOptions, Rows, Selected, Swap, UserRows};
+use super::{CutOff, RowPage, RowStore, RowStoreOptions, Rows, Selected, Swap, UserRows};
+use crate::admin::Cursor;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::queue::Queues;
+use crate::record::Record;
 use crate::store::Durability;
 use crate::sync::{Instant, Mutex};
 use std::collections::{BTreeMap, HashMap};
@@ -54,16 +56,45 @@ pub struct MemoryRows {
 #[derive(Default)]
 struct Tables {
     rows: BTreeMap<PublicId, Stored>,
-    cut_offs_of_users: HashMap<[u8; 16], u32>,
-    cut_offs_of_all: u32,
+    cut_offs_of_users: HashMap<[u8; 16], Numbered>,
+    cut_offs_of_all: Numbered,
     /// The id at which the last sweep has stopped.
     swept: Option<PublicId>,
 }
 
+/// How many cut-offs there were, and the time of the last one.
+#[derive(Clone, Copy, Default)]
+struct Numbered {
+    number: u32,
+    last: Option<SystemTime>,
+}
+
+impl Numbered {
+    fn add(&mut self, now: SystemTime) {
+        *self = Self { number: self.number + 1, last: Some(now) };
+    }
+
+    /// The number at a time that is past. Only the last cut-off has its time; for an earlier one, the number is too
+    /// great, but it is still less than the present one.
+    fn at(self, time: SystemTime) -> u32 {
+        self.number - u32::from(self.last.is_some_and(|last| last >= time))
+    }
+}
+
 impl Tables {
+    fn of_user(&self, user: Option<&[u8; 16]>) -> Numbered {
+        user.and_then(|user| self.cut_offs_of_users.get(user)).copied().unwrap_or_default()
+    }
+
     fn cut_offs(&self, user: Option<&[u8; 16]>) -> CutOffs {
-        let of_user = user.and_then(|user| self.cut_offs_of_users.get(user)).copied().unwrap_or_default();
-        CutOffs { of_user, of_all: self.cut_offs_of_all }
+        CutOffs { of_user: self.of_user(user).number, of_all: self.cut_offs_of_all.number }
+    }
+
+    /// The cut-offs that were there when a record of another store was logged in.
+    fn cut_offs_at_login(&self, record: &Record) -> CutOffs {
+        let at = record.login().at.unwrap_or(record.timing().created);
+        let of_user = self.of_user(record.user_digest().as_ref()).at(at);
+        CutOffs { of_user, of_all: self.cut_offs_of_all.at(at) }
     }
 
     fn cut_offs_of_row(&self, row: &Row) -> CutOffs {
@@ -180,6 +211,29 @@ impl Rows for MemoryRows {
         Ok(Some(cut_offs))
     }
 
+    fn import(&self, id: &PublicId, row: &Row, _how: Durability, _until: Instant) -> Result<bool> {
+        let mut tables = self.tables.lock();
+        if tables.rows.contains_key(id) {
+            return Ok(false);
+        }
+        let cut_offs = tables.cut_offs_at_login(&row.record);
+        tables.rows.insert(*id, Stored::Session(Row { cut_offs, ..row.clone() }));
+        Ok(true)
+    }
+
+    fn scan(&self, from: Option<&str>, limit: usize, _until: Instant) -> Result<RowPage> {
+        let from = from.map(|text| Cursor::new(text).to_id()).transpose()?;
+        let tables = self.tables.lock();
+        let rows = tables.after(from).filter_map(|(id, _)| Some((*id, tables.select(id)?)));
+        let rows: Vec<_> = rows.take(limit).collect();
+        let next = rows.last().filter(|_| rows.len() == limit).map(|(id, _)| id.to_string());
+        Ok(RowPage::new(rows, next))
+    }
+
+    fn count(&self, _until: Instant) -> Result<u64> {
+        Ok(self.tables.lock().rows.len() as u64)
+    }
+
     fn swap(&self, swap: &Swap<'_>, _until: Instant) -> Result<Option<CutOffs>> {
         Ok(self.tables.lock().swap(swap))
     }
@@ -225,8 +279,8 @@ impl Rows for MemoryRows {
             return Ok(false);
         }
         match cut_off.user {
-            Some(user) => *tables.cut_offs_of_users.entry(*user).or_default() += 1,
-            None => tables.cut_offs_of_all += 1,
+            Some(user) => tables.cut_offs_of_users.entry(*user).or_default().add(self.now()),
+            None => tables.cut_offs_of_all.add(self.now()),
         }
         Ok(true)
     }

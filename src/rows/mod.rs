@@ -29,6 +29,7 @@
 //! 5. **Nothing is locked while the change runs**, except this process's queue of that session, and after three lost
 //!    races the lock by which the back end keeps other processes away, if it has one.
 //! 6. **One time limit**, [`RowStoreOptions::wait`], for the whole call: waiting in the queue, retries, and the server.
+mod admin;
 mod bytes;
 mod known;
 mod memory;
@@ -39,6 +40,7 @@ mod store;
 mod user_sessions;
 mod write;
 
+pub use admin::RowPage;
 pub use bytes::{decode, encode};
 pub use memory::{MemoryRows, MemoryStore};
 pub use options::RowStoreOptions;
@@ -48,6 +50,8 @@ pub use user_sessions::UserRows;
 
 use crate::error::Result;
 use crate::id::PublicId;
+#[cfg(doc)]
+use crate::record::Record;
 use crate::store::{Durability, unsupported};
 use crate::sync::Instant;
 use std::sync::Arc;
@@ -87,6 +91,16 @@ pub trait Rows: Send + Sync {
     ///
     /// See [`Rows`].
     fn insert(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<Option<CutOffs>>;
+
+    /// Stores a session of another store. As [`insert`](Self::insert), but the session does not begin now: it gets the
+    /// cut-offs that were there at its [last login](Record::login), or at its creation if there was none. If the last cut-off of the user, or of all
+    /// users, is not earlier than that, it gets one less than the present number, and so is not alive. Returns whether it was
+    /// stored.
+    ///
+    /// # Errors
+    ///
+    /// See [`Rows`].
+    fn import(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<bool>;
 
     /// Replaces a row, if its newest tag is still [`Swap::seen`] and no cut-off has ended the session; otherwise
     /// returns `None` and does nothing. Returns the cut-offs of the new row.
@@ -128,6 +142,22 @@ pub trait Rows: Send + Sync {
     ///
     /// See [`Rows`].
     fn cut_off(&self, cut_off: &CutOff<'_>, until: Instant) -> Result<bool>;
+
+    /// Reads about `limit` rows, from a place at which an earlier page has ended, or from the beginning. Each row that
+    /// exists from the first page to the last is in one of them, at least. If the back end has an order of ids, the
+    /// rows are in that order, and the place is the last id.
+    ///
+    /// # Errors
+    ///
+    /// See [`Rows`]. [`Value`](crate::ErrorKind::Value) if the place is not one of this back end's.
+    fn scan(&self, from: Option<&str>, limit: usize, until: Instant) -> Result<RowPage>;
+
+    /// The number of rows, those that are over and those of moved ids included.
+    ///
+    /// # Errors
+    ///
+    /// See [`Rows`].
+    fn count(&self, until: Instant) -> Result<u64>;
 
     /// Reads the sessions of a user, by the user's digest, in the order of their ids: those after an id, and at most
     /// `limit`. If they are fewer, no more are there. By default [`Unsupported`](crate::ErrorKind::Unsupported), for a
@@ -281,6 +311,9 @@ impl<R: Rows + ?Sized> Rows for Arc<R> {
     fn insert(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<Option<CutOffs>> {
         (**self).insert(id, row, how, until)
     }
+    fn import(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<bool> {
+        (**self).import(id, row, how, until)
+    }
     fn swap(&self, swap: &Swap<'_>, until: Instant) -> Result<Option<CutOffs>> {
         (**self).swap(swap, until)
     }
@@ -295,6 +328,12 @@ impl<R: Rows + ?Sized> Rows for Arc<R> {
     }
     fn cut_off(&self, cut_off: &CutOff<'_>, until: Instant) -> Result<bool> {
         (**self).cut_off(cut_off, until)
+    }
+    fn scan(&self, from: Option<&str>, limit: usize, until: Instant) -> Result<RowPage> {
+        (**self).scan(from, limit, until)
+    }
+    fn count(&self, until: Instant) -> Result<u64> {
+        (**self).count(until)
     }
     fn of_user(
         &self,

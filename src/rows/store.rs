@@ -5,6 +5,7 @@ use super::retry::Attempts;
 use super::row::{MovedRow, Row, Stored, random_tag};
 use super::write::{Target, Write, Written};
 use super::{CutOff, CutOffs, Rows, Selected, Swap};
+use crate::admin::{Admin, Tally};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId, Token};
 use crate::queue::{Queues, Turn};
@@ -14,7 +15,7 @@ use crate::store::{
     UserSessions,
 };
 use crate::sync::Instant;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 /// Sessions on a server that [`Rows`] speaks to. See the [module](super) for its rules.
@@ -31,6 +32,8 @@ pub struct RowStore<R> {
     pub(super) known: Known,
     /// Whether the last call could not reach the server. A thread that waits in a queue reads it.
     is_down: AtomicBool,
+    pub(super) tally: Tally,
+    loads: AtomicU64,
 }
 
 /// What is stored under an id.
@@ -43,7 +46,15 @@ pub(super) enum State {
 impl<R: Rows> RowStore<R> {
     pub(super) fn with_options(rows: R, options: RowStoreOptions) -> Self {
         let known = Known::new(options.known_bytes);
-        Self { rows, options, queues: Queues::new(), known, is_down: AtomicBool::new(false) }
+        Self {
+            rows,
+            options,
+            queues: Queues::new(),
+            known,
+            is_down: AtomicBool::new(false),
+            tally: Tally::default(),
+            loads: AtomicU64::new(0),
+        }
     }
 
     /// The back end.
@@ -55,33 +66,6 @@ impl<R: Rows> RowStore<R> {
     #[must_use]
     pub fn rows(&self) -> &R {
         &self.rows
-    }
-
-    /// Removes all rows that are over: expired sessions, sessions that a cut-off has ended, moved ids whose grace
-    /// period is over. Returns their number. Removes 200 at a time, so that it is in no other caller's way.
-    ///
-    /// # Errors
-    ///
-    /// The server could not be reached, or refused.
-    ///
-    /// ```
-    /// let store = sessile::rows::MemoryStore::new();
-    /// assert_eq!(store.sweep()?, 0);
-    /// # Ok::<(), sessile::Error>(())
-    /// ```
-    pub fn sweep(&self) -> Result<usize> {
-        const BATCH: usize = 200;
-        let mut removed = 0;
-        loop {
-            // Each batch has the time limit of one call. If the answer to a batch is lost, it may have been done, so it
-            // is not counted.
-            let mut attempts = self.attempts()?;
-            let batch = self.repeat(&mut attempts, |until| self.rows.sweep(BATCH, until))?;
-            removed += batch;
-            if batch < BATCH {
-                return Ok(removed);
-            }
-        }
     }
 
     /// The attempts of a call that begins now.
@@ -311,18 +295,11 @@ fn not_theirs(id: &PublicId) -> Error {
         .with_reason(format!("session {id}, which is to stay, is not a live session of that user"))
 }
 
-impl<R: Rows> Store for RowStore<R> {
-    fn now(&self) -> SystemTime {
-        self.rows.now()
-    }
-
-    fn is_well_formed(&self, token: &Token) -> bool {
-        token.session_id().is_some()
-    }
-
-    fn load(&self, token: &Token) -> Result<Lookup> {
+impl<R: Rows> RowStore<R> {
+    fn load_row(&self, token: &Token) -> Result<Lookup> {
         let Some(session) = token.session_id() else { return Ok(Lookup::Absent(Absent::Malformed)) };
         let id = session.public_id();
+        self.loads.fetch_add(1, Ordering::Relaxed);
         Ok(match self.state(&id, &mut self.attempts()?)? {
             State::Live(row) => {
                 let record = row.record.clone();
@@ -334,29 +311,7 @@ impl<R: Rows> Store for RowStore<R> {
         })
     }
 
-    fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
-        let (session, record) = self.create_row(record, self.resolved(how))?;
-        let (token, id) = (session.to_token(), session.public_id());
-        Ok(Saved { token, live: Live { record, id } })
-    }
-
-    fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
-        let durability = self.resolved(how);
-        self.write(token, &mut Write { change, durability, target: None })
-    }
-
-    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
-        let target = Target::new(SessionId::random()?, how);
-        let durability = self.resolved(how.durability);
-        self.write(token, &mut Write { change, durability, target: Some(target) })
-    }
-
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
-        let Some(session) = token.session_id() else { return Ok(None) };
-        self.remove_session(session.public_id(), &mut self.attempts()?)
-    }
-
-    fn successor(&self, token: &Token) -> Result<Option<Live>> {
+    fn successor_row(&self, token: &Token) -> Result<Option<Live>> {
         let Some(session) = token.session_id() else { return Ok(None) };
         let mut attempts = self.attempts()?;
         let mut id = session.public_id();
@@ -370,7 +325,7 @@ impl<R: Rows> Store for RowStore<R> {
         Ok(None)
     }
 
-    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+    fn cut_off_user(&self, user: &str, except: Option<&Token>) -> Result<()> {
         let Some(digest) = user_digest(user) else {
             return Err(
                 Error::new(ErrorKind::Value, "end the sessions of a user").with_reason("the user is empty")
@@ -386,16 +341,67 @@ impl<R: Rows> Store for RowStore<R> {
         }
     }
 
+    /// The number of loads of well-formed tokens.
+    pub(super) fn loads(&self) -> u64 {
+        self.loads.load(Ordering::Relaxed)
+    }
+}
+
+impl<R: Rows> Store for RowStore<R> {
+    fn now(&self) -> SystemTime {
+        self.rows.now()
+    }
+
+    fn is_well_formed(&self, token: &Token) -> bool {
+        token.session_id().is_some()
+    }
+
+    fn load(&self, token: &Token) -> Result<Lookup> {
+        self.tally.read(self.load_row(token))
+    }
+
+    fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
+        let (session, record) = self.tally.save(self.create_row(record, self.resolved(how)), |_| true)?;
+        let (token, id) = (session.to_token(), session.public_id());
+        Ok(Saved { token, live: Live { record, id } })
+    }
+
+    fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        let durability = self.resolved(how);
+        let written = self.write(token, &mut Write { change, durability, target: None });
+        self.tally.save(written, Option::is_some)
+    }
+
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
+        let target = Target::new(SessionId::random()?, how);
+        let durability = self.resolved(how.durability);
+        let written = self.write(token, &mut Write { change, durability, target: Some(target) });
+        self.tally.save(written, Option::is_some)
+    }
+
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+        let Some(session) = token.session_id() else { return Ok(None) };
+        self.delete_by_id(&session.public_id())
+    }
+
+    fn successor(&self, token: &Token) -> Result<Option<Live>> {
+        self.tally.read(self.successor_row(token))
+    }
+
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        self.tally.end(self.cut_off_user(user, except), |()| true)
+    }
+
     fn delete_all(&self) -> Result<()> {
-        self.cut_off(None, None)
+        self.tally.end(self.cut_off(None, None), |()| true)
     }
 
     fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
-        self.list_sessions_of(user, page)
+        self.tally.read(self.list_sessions_of(user, page))
     }
 
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
-        self.delete_session_of_user(user, *id)
+        self.tally.end(self.delete_session_of_user(user, *id), Option::is_some)
     }
 
     fn guarantees(&self) -> Guarantees {
@@ -412,7 +418,7 @@ impl<R: Rows> Store for RowStore<R> {
 }
 
 impl<R: Rows> RowStore<R> {
-    fn resolved(&self, how: Durability) -> Durability {
+    pub(super) fn resolved(&self, how: Durability) -> Durability {
         if how == Durability::OfStore { self.options.durability } else { how }
     }
 }

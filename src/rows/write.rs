@@ -284,7 +284,7 @@ impl<R: Rows> RowStore<R> {
     }
 
     /// Refuses a record that exceeds a limit, unless it does not exceed the record before it.
-    fn check_limits(&self, record: &Record, before: Option<&Record>) -> Result<()> {
+    pub(super) fn check_limits(&self, record: &Record, before: Option<&Record>) -> Result<()> {
         let bytes_of = |record: &Record| record.as_bytes().len() - record.login_bytes();
         let refuse = |kind, reason| Err(Error::new(kind, "encode session record").with_reason(reason));
         let (entries, limit) = (record.entry_count(), self.options.entries_max);

@@ -9,7 +9,7 @@ use crate::support::ledger::Life;
 use crate::support::process::{Parent, Start, Worker};
 use crate::support::versions;
 use crate::workers::{Counters, Workers};
-use sessile::{Durability, FileStore, Store, Token};
+use sessile::{Admin, Durability, FileStore, Store, Token};
 use std::path::Path;
 use std::time::Duration;
 

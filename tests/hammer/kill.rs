@@ -16,8 +16,9 @@ use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::files_in_shards;
 use crate::support::versions;
-use sessile::file::{Content, ScannedFile, SweepOptions, SweepOutcome};
-use sessile::{Durability, FileStore, PublicId, Record, Store, Timing, Token, Verdict};
+use sessile::admin::{SweepOptions, SweepOutcome};
+use sessile::file::{Content, ScannedFile};
+use sessile::{Admin, Durability, FileStore, PublicId, Record, Store, Timing, Token, Verdict};
 use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Range;
@@ -231,7 +232,7 @@ fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     let expired = expired(store).len() as u64;
     let options = SweepOptions::new().cpu_percent(100);
     let report = store.sweep(&options).unwrap();
-    let wrong = [report.unknown, report.failed];
+    let wrong = [report.files.unknown, report.failed];
     assert_eq!(
         (report.outcome, report.removed, wrong),
         (SweepOutcome::Completed, expired, [0; 2]),
@@ -243,11 +244,11 @@ fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
         File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
     }
     let report = store.sweep(&options.full(true)).unwrap();
-    let wrong = [report.removed, report.unknown, report.failed];
+    let wrong = [report.removed, report.files.unknown, report.failed];
     assert_eq!((report.outcome, wrong), (SweepOutcome::Completed, [0; 3]), "{report:?}");
     let files = files_in_shards(store.path());
     let cleared = (left.len() - files.len()) as u64;
-    assert_eq!(cleared, report.temporary, "{report:?}");
+    assert_eq!(cleared, report.files.temporary, "{report:?}");
     let on_its_way = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(".new-");
     let left: Vec<_> = files.iter().filter(on_its_way).collect();
     assert!(left.is_empty(), "after one sweep: {left:?}");
@@ -364,7 +365,7 @@ fn sweep(store: &FileStore, ledger: &Ledger, full: bool) {
     let (sweeps, removed) = (ledger.cell(SWEEPS) + 1, ledger.cell(REMOVED) + report.removed);
     ledger.set_cells(SWEEPS, &[sweeps, removed, 0]);
     // A kill may leave a part of a large session, which is counted as damage.
-    let wrong = [report.unknown, report.failed];
+    let wrong = [report.files.unknown, report.failed];
     assert_eq!((report.outcome, wrong), (SweepOutcome::Completed, [0; 2]), "{report:?}");
 }
 

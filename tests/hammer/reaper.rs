@@ -10,8 +10,11 @@ use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::texts::{files_in_shards, path_of};
 use crate::support::versions;
-use sessile::file::{ReaperOptions, SweepOptions, SweepOutcome};
-use sessile::{Absent, Durability, FileStore, Live, Lookup, PublicId, Record, Store, Timing, Token, Verdict};
+use sessile::admin::{SweepOptions, SweepOutcome};
+use sessile::reaper::{Reaper, ReaperOptions};
+use sessile::{
+    Absent, Admin, Durability, FileStore, Live, Lookup, PublicId, Record, Store, Timing, Token, Verdict,
+};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -79,7 +82,7 @@ fn check_at_rest(store: &FileStore, ledger: &Ledger, mut maker: Racer<'_>) {
     }
     thread::sleep(Duration::from_micros(LIFE_MAX + HELD_MAX) + Duration::from_millis(5));
     let report = store.sweep(&SweepOptions::new().cpu_percent(100)).unwrap();
-    let failures = [report.damaged, report.unknown, report.failed];
+    let failures = [report.files.damaged, report.files.unknown, report.failed];
     assert_eq!((report.outcome, failures), (SweepOutcome::Completed, [0; 3]), "{report:?}");
     assert!(!maker.figures.has_faults(), "{}", maker.figures.descriptions());
     let kept: Vec<_> = kept.into_iter().filter(|life| !ledger.row(*life).ended).collect();
@@ -104,14 +107,14 @@ fn work(parent: &Parent) {
     let options = ReaperOptions::new().interval(Duration::from_millis(100));
     let options = options.sweep(SweepOptions::new().cpu_percent(100)).observer(move |swept| {
         let wrong = match swept {
-            Ok(report) => [report.damaged, report.unknown, report.failed] != [0; 3],
+            Ok(report) => [report.files.damaged, report.files.unknown, report.failed] != [0; 3],
             Err(_) => true,
         };
         if wrong {
             observed.lock().unwrap().push(format!("{swept:?}"));
         }
     });
-    let reaper = store.start_reaper(options).unwrap();
+    let reaper = Reaper::start(&store, options).unwrap();
     parent.report("ready");
     parent.line();
     let mut figures = Figures::default();

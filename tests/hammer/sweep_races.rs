@@ -7,10 +7,10 @@ use crate::support::dice::Dice;
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{files_in_shards, path_of};
 use crate::support::versions;
-use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
+use sessile::admin::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
 use sessile::{
-    Clock, Durability, FileStore, FileStoreOptions, Lookup, PublicId, Record, Saved, Store, Timing, Token,
-    Verdict,
+    Admin, Clock, Durability, FileStore, FileStoreOptions, Lookup, PublicId, Record, Saved, Store, Timing,
+    Token, Verdict,
 };
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
@@ -113,7 +113,7 @@ fn sweep(store: &FileStore, options: &SweepOptions) -> SweepReport {
 #[track_caller]
 fn sweep_or_leave(store: &FileStore, options: &SweepOptions) -> SweepReport {
     let report = store.sweep(&options.clone().cpu_percent(100)).unwrap();
-    let failures = (report.damaged, report.unknown, report.failed);
+    let failures = (report.files.damaged, report.files.unknown, report.failed);
     assert_eq!(failures, (0, 0, 0), "{report:?}");
     report
 }
@@ -123,7 +123,7 @@ fn sweep_or_leave(store: &FileStore, options: &SweepOptions) -> SweepReport {
 #[track_caller]
 fn sweep_due(store: &FileStore) -> SweepReport {
     let options = SweepOptions::new().cpu_percent(100);
-    let report = store.sweep_with(&options, |progress| {
+    let report = store.sweep_with(&options, &mut |progress| {
         assert_eq!(progress.phase, SweepPhase::Due, "a second walk in the same hour");
         Continue(())
     });
@@ -180,7 +180,7 @@ fn sweep_all_the_time(parent: &Parent) {
         }
         let report = sweep(&store, &SweepOptions::new().full(walks && pass % 8 == 7));
         removed += report.removed;
-        renewed += report.renewed;
+        renewed += report.files.renewed;
     }
     parent.report(format_args!("{removed} {renewed}"));
 }
@@ -391,7 +391,7 @@ fn entries_in_constantly_removed_buckets_are_not_lost(dir: &Path, time: Duration
     stop(dir);
     let [buckets, removed] = swept(sweeper);
     assert!(buckets > 0 && removed > 0, "{buckets} sweeps found the bucket, and removed {removed} sessions");
-    assert_eq!(ending.stats().index_failures, 0);
+    assert_eq!(ending.stats().files.index_failures, 0);
     // Locked sessions were left to the next sweep.
     begun.advance(MICRO);
     sweep_due(&late);
@@ -889,14 +889,14 @@ fn an_index_removed_during_creations_loses_no_session(dir: &Path, time: Duration
         let stores = [open(&root, clock.clone()), open(&root, clock.clone())];
         let made = create_beside_removals(&root, &stores);
         for store in &stores {
-            assert_eq!(store.stats().index_failures, 0);
+            assert_eq!(store.stats().files.index_failures, 0);
         }
         let index = root.join("run/due");
         assert_eq!(fs::metadata(&index).unwrap().permissions().mode() & 0o7777, 0o700);
         assert_eq!(files_in_shards(&root).len() as u64, made);
         clock.advance(HOUR);
         let some = sweep(&stores[0], &SweepOptions::new());
-        assert_eq!(some.examined, made, "the note of the last walk is lost, so all is walked through");
+        assert_eq!(some.files.examined, made, "the note of the last walk is lost, so all is walked through");
         clock.advance(5 * HOUR);
         // All shards count as walked in this hour, so the next sweep only reads the index.
         fs::write(index.join("sweep"), format!("{:20}\n", BASE + 6)).unwrap();

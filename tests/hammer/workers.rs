@@ -7,8 +7,8 @@ use crate::support::checker::{Checker, Findings, Mix, Saving, check_at_rest};
 use crate::support::ledger::Ledger;
 use crate::support::process::{Parent, Start, say_to_all};
 use crate::support::texts::files_in_shards;
-use sessile::file::SweepOptions;
-use sessile::{Clock, FileStore};
+use sessile::admin::SweepOptions;
+use sessile::{Admin, Clock, FileStore};
 use std::ops::ControlFlow::{Break, Continue};
 use std::path::Path;
 use std::thread;
@@ -112,7 +112,8 @@ impl Workers {
             }
             figures
         });
-        figures.check(|| assert_eq!(store.stats().index_failures, 0, "failed writes to the expiry index"));
+        figures
+            .check(|| assert_eq!(store.stats().files.index_failures, 0, "failed writes to the expiry index"));
         figures.report_to(parent);
     }
 
@@ -139,12 +140,18 @@ fn walk(store: &FileStore, going: &Going<'_>) -> Figures {
     let options = SweepOptions::new().full(true).cpu_percent(25);
     while going.on_until(figures.sweeps > 0) {
         let is_enough = figures.sweeps > 0;
-        let report =
-            store.sweep_with(&options, |_| if going.on_until(is_enough) { Continue(()) } else { Break(()) });
+        let report = store
+            .sweep_with(&options, &mut |_| if going.on_until(is_enough) { Continue(()) } else { Break(()) });
         let report = report.unwrap();
-        figures.sweeps += u64::from(report.examined > 0);
+        figures.sweeps += u64::from(report.files.examined > 0);
         figures.removed += report.removed;
-        let wrong = [report.removed, report.damaged, report.temporary, report.unknown, report.failed];
+        let wrong = [
+            report.removed,
+            report.files.damaged,
+            report.files.temporary,
+            report.files.unknown,
+            report.failed,
+        ];
         if wrong != [0; 5] {
             figures.fault(format!("a sweep that had nothing to remove: {report:?}"));
             going.stop();

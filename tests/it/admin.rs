@@ -1,10 +1,11 @@
 //! Sessions that are loaded, deleted, imported and quarantined by their public id.
 use crate::support::sweeping::{Fixture, HOUR, RELAXED};
 use crate::support::texts::{files_in_shards, load, path_of, record};
-use sessile::file::{Content, SweepOptions};
+use sessile::admin::SweepOptions;
+use sessile::file::Content;
 use sessile::{
-    Absent, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, PublicId, Record, Store,
-    Timing, Verdict,
+    Absent, Admin, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, PublicId, Record,
+    Store, Timing, Verdict,
 };
 use std::fs::{self, File};
 use std::path::Path;
@@ -254,7 +255,7 @@ fn a_read_only_store_refuses_every_change() {
     }
     assert_eq!(files(), before);
     assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("text"));
-    assert_eq!(store.sweep(&SweepOptions::new().dry_run(true).full(true)).unwrap().examined, 2);
+    assert_eq!(store.sweep(&SweepOptions::new().dry_run(true).full(true)).unwrap().files.examined, 2);
     // A store notices the changes of another process at once.
     fixture.store.delete(&saved.token).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap(), None);

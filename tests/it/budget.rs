@@ -2,7 +2,7 @@
 //! statistics are correct.
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, Record, Saved, Store, Token, Value};
+use sessile::{Admin, Clock, Durability, FileStore, FileStoreOptions, Record, Saved, Store, Token, Value};
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -175,7 +175,7 @@ fn check_memory(root: &Path, limit: usize, tokens: &[Token]) -> String {
             store.update(&tokens[at], &mut |_| Ok(sessile::Verdict::Write), RELAXED).unwrap().unwrap();
         }
         if round % 1024 == 0 {
-            assert!(store.stats().copies_bytes <= limit, "{:?}", store.stats());
+            assert!(store.stats().files.copies_bytes <= limit, "{:?}", store.stats());
             most = most.max(own_memory().saturating_sub(before));
         }
     }
@@ -183,8 +183,8 @@ fn check_memory(root: &Path, limit: usize, tokens: &[Token]) -> String {
     let stats = store.stats();
     #[expect(clippy::cast_precision_loss, reason = "only for the report")]
     let share = |bytes: usize| bytes as f64 / limit as f64;
-    assert!(stats.evictions > 0, "all sessions fit: {stats:?}");
-    assert!(stats.copies_bytes <= limit && share(stats.copies_bytes) > 0.9, "{stats:?}");
+    assert!(stats.files.evictions > 0, "all sessions fit: {stats:?}");
+    assert!(stats.files.copies_bytes <= limit && share(stats.files.copies_bytes) > 0.9, "{stats:?}");
     assert!(share(most) <= 1.5, "{most} bytes where {limit} are allowed: {:.2}", share(most));
     assert!(share(most) >= 0.5, "{most} bytes where {limit} are allowed: the estimate is far too high");
     format!("{} sessions, limit {limit}: {most} bytes, {:.3} of it; {stats:?}", tokens.len(), share(most))
@@ -246,21 +246,21 @@ fn a_session_larger_than_its_part_is_served_uncached() {
     let fits = "x".repeat(7000);
     let does_not = "x".repeat(9000);
     let saved = store.create(&record(&fits), RELAXED).unwrap();
-    assert_eq!(store.stats().copies, 1);
+    assert_eq!(store.stats().files.copies, 1);
     for (text, kept) in [(&does_not, 0), (&fits, 1), (&does_not, 0), (&fits, 1)] {
         put(&store, &saved.token, text, RELAXED).unwrap().unwrap();
-        assert_eq!(store.stats().copies, kept, "after the save");
+        assert_eq!(store.stats().files.copies, kept, "after the save");
         for reader in [&store, &reader] {
             for _ in 0..3 {
                 assert_eq!(load(reader, &saved.token).unwrap().as_ref(), Some(text));
-                assert_eq!(reader.stats().copies, kept);
+                assert_eq!(reader.stats().files.copies, kept);
             }
         }
     }
-    assert_eq!((store.stats().evictions, reader.stats().evictions), (0, 0));
+    assert_eq!((store.stats().files.evictions, reader.stats().files.evictions), (0, 0));
     assert!(store.delete(&saved.token).unwrap().is_some());
     assert_eq!(load(&reader, &saved.token).unwrap(), None);
-    assert_eq!((store.stats().copies_bytes, reader.stats().copies_bytes), (0, 0));
+    assert_eq!((store.stats().files.copies_bytes, reader.stats().files.copies_bytes), (0, 0));
 }
 
 // --------------------------------------------------------------------------------------------------- statistics
@@ -277,13 +277,13 @@ struct Counts {
 
 fn counts(store: &FileStore) -> Counts {
     let stats = store.stats();
-    assert_eq!(stats.copies == 0, stats.copies_bytes == 0, "{stats:?}");
+    assert_eq!(stats.files.copies == 0, stats.files.copies_bytes == 0, "{stats:?}");
     Counts {
         hits: stats.hits,
-        misses: stats.misses,
-        invalidations: stats.invalidations,
-        evictions: stats.evictions,
-        copies: stats.copies,
+        misses: stats.files.misses,
+        invalidations: stats.files.invalidations,
+        evictions: stats.files.evictions,
+        copies: stats.files.copies,
     }
 }
 
@@ -501,7 +501,7 @@ fn without_a_cache_every_load_is_a_miss_and_everything_works() {
     assert_eq!(load(&pair.mine, &moved.token).unwrap(), Some("grown".repeat(1000) + "+"));
     assert!(pair.other.delete(&moved.token).unwrap().is_some());
     assert_eq!(load(&pair.mine, &moved.token).unwrap(), None);
-    assert_eq!((pair.mine.stats().hits, pair.mine.stats().copies), (0, 0));
+    assert_eq!((pair.mine.stats().hits, pair.mine.stats().files.copies), (0, 0));
 }
 
 /// Several sessions share a counter in the generations file, so the invalidation of one applies to all of them.

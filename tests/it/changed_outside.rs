@@ -5,7 +5,7 @@
 pub(crate) mod watched;
 
 use crate::support::texts::{append_plus, directory_in_memory, path_of, put, record, text_of};
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Saved, Store, Token};
+use sessile::{Admin, Clock, Durability, FileStore, FileStoreOptions, Lookup, Saved, Store, Token};
 use std::error::Error as _;
 use std::fs;
 use std::path::PathBuf;
@@ -206,7 +206,7 @@ fn a_confirmed_entry_is_fresh_for_another_minute() {
     clock.advance(TRUST);
     assert!(std::ptr::eq(first.as_bytes(), record(&stage.store).as_bytes()), "it was decoded again");
     let stats = stage.store.stats();
-    assert_eq!((stats.hits, stats.misses, stats.invalidations), (1, 1, 1));
+    assert_eq!((stats.hits, stats.files.misses, stats.files.invalidations), (1, 1, 1));
     clock.advance(TRUST / 2);
     record(&stage.store);
     assert_eq!(stage.store.stats().hits, 2);

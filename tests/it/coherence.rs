@@ -6,8 +6,8 @@
 use crate::support::apart::keep_apart;
 use crate::support::versions;
 use sessile::{
-    Clock, Durability, Error, ErrorKind, FileStore, FileStoreOptions, PublicId, Record, Result, Store, Token,
-    Value, Verdict,
+    Admin, Clock, Durability, Error, ErrorKind, FileStore, FileStoreOptions, PublicId, Record, Result, Store,
+    Token, Value, Verdict,
 };
 use std::fs::File;
 use std::os::unix::fs::FileExt;

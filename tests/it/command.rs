@@ -8,11 +8,11 @@ use crate::support::rerun::{again_in_mounts, stage};
 use crate::support::server::{self, Running};
 use crate::support::texts::{path_of, put, record};
 use serde_json::{Value as Json, json};
-use sessile::file::SweepOptions;
+use sessile::admin::SweepOptions;
 use sessile::record::Login;
 use sessile::{
-    Cookies, Durability, Expiry, FileStore, FileStoreOptions, Lookup, PublicId, Record, Rotation, Saved,
-    Session, SessionId, Sessions, Store, Timing, Token, Value, Verdict,
+    Admin, Cookies, Durability, Expiry, FileStore, FileStoreOptions, Lookup, PublicId, Record, Rotation,
+    Saved, Session, SessionId, Sessions, Store, Timing, Token, Value, Verdict,
 };
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -358,8 +358,8 @@ fn a_sweep_beside_another_one_does_nothing_and_exits_with_4() {
     let done = Arc::new(AtomicBool::new(false));
     let (store, stop) = (place.store.clone(), done.clone());
     let slow = std::thread::spawn(move || {
-        let options = SweepOptions::new().files_per_second(1);
-        store.sweep_with(&options, |_| {
+        let options = SweepOptions::new().per_second(1);
+        store.sweep_with(&options, &mut |_| {
             let _ = sender.send(());
             if stop.load(Ordering::SeqCst) { Break(()) } else { Continue(()) }
         })

@@ -3,8 +3,8 @@
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::{
-    Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, PublicId, Store, SweepOptions,
-    Token, Verdict,
+    Admin, Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, PublicId, Store,
+    SweepOptions, Token, Verdict,
 };
 use std::fs;
 use std::path::Path;
@@ -160,7 +160,7 @@ const OPERATIONS: [(&str, Operation); 9] = [
     }),
     ("sweep", |store, _| {
         let report = store.sweep(&SweepOptions::new().full(true)).unwrap();
-        assert_eq!((report.failed, report.examined), (0, 0));
+        assert_eq!((report.failed, report.files.examined), (0, 0));
     }),
     ("walk", |store, _| {
         assert_eq!(store.files().filter(|file| file.as_ref().unwrap().path.is_file()).count(), 0);

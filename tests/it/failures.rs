@@ -10,7 +10,7 @@ use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put
 use crate::support::versions;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sessile::{
-    Absent, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, Saved, Store, Token,
+    Absent, Admin, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, Saved, Store, Token,
 };
 use std::error::Error as _;
 use std::fs::{self, File, Permissions};

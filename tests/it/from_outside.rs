@@ -4,6 +4,7 @@
 //! name: `cargo test --test it from_outside -- --ignored`.
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, files_in_shards, load, put, record, text_of};
+use sessile::reaper::Reaper;
 use sessile::{
     Durability, Error, FileStore, FileStoreOptions, Lookup, ReaperOptions, Record, Rotation, Store, Token,
     Value, Verdict,
@@ -69,7 +70,7 @@ fn perform_operations(parent: &Parent) {
                     continue;
                 }
             },
-            "reap" => shared.start_reaper(ReaperOptions::new()).map(|reaper| reaper.close().panics == 0),
+            "reap" => Reaper::start(&shared, ReaperOptions::new()).map(|reaper| reaper.close().panics == 0),
             "rotate" => {
                 store.rotate(&token, &mut renamed, &Durability::Relaxed.into()).map(|saved| saved.is_some())
             }

@@ -6,8 +6,8 @@ use crate::support::rerun::{again_as_nobody, again_in_mounts, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 use sessile::{
-    Durability, Error, ErrorKind, Event, FileStore, FileStoreOptions, Record, Saved, Store, SweepOptions,
-    Token,
+    Admin, Durability, Error, ErrorKind, Event, FileStore, FileStoreOptions, Record, Saved, Store,
+    SweepOptions, Token,
 };
 use std::error::Error as _;
 use std::fs::{self, Permissions};
@@ -464,7 +464,7 @@ fn user_of_a_group(parent: &Parent) {
                 assert!(report.errors.is_empty(), "{:?}", report.errors);
                 parent.report(report.removed);
             }
-            _ => return parent.report(format!("index_failures: {}", store.stats().index_failures)),
+            _ => return parent.report(format!("index_failures: {}", store.stats().files.index_failures)),
         }
     }
 }

@@ -8,9 +8,9 @@ use crate::support::client::{Browser, Client};
 use crate::support::rerun;
 use crate::support::server;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sessile::file::ReaperOptions;
 use sessile::http::IntoResponse;
 use sessile::http::tiny_http::AnyResponse;
+use sessile::reaper::{Reaper, ReaperOptions};
 use sessile::{
     Change, Cookies, Durability, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lookup, PublicId,
     Record, Result, Rotation, Saved, Session, Sessions, Store, Token,
@@ -370,7 +370,7 @@ fn fail_to_sweep(dir: &Path) {
     let store = Arc::new(FileStore::open(dir).unwrap());
     fs::remove_dir_all(dir.join("run/due")).unwrap();
     fs::write(dir.join("run/due"), "no directory").unwrap();
-    let reaper = store.start_reaper(ReaperOptions::new().interval(Duration::from_millis(100))).unwrap();
+    let reaper = Reaper::start(&store, ReaperOptions::new().interval(Duration::from_millis(100))).unwrap();
     thread::sleep(Duration::from_millis(500));
     println!("\nerrors: {}", reaper.close().errors);
 }

@@ -5,10 +5,11 @@ use crate::support::cookie_jar::Jar;
 use crate::support::process::{Child, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{directory_in_memory, files_in_shards, load, path_of, record};
-use sessile::file::{Reaper, ReaperOptions, ReaperStats, SweepOptions, SweepOutcome};
+use sessile::admin::{SweepOptions, SweepOutcome};
+use sessile::reaper::{Reaper, ReaperOptions, ReaperStats};
 use sessile::{
-    Clock, Cookies, Durability, ErrorKind, Expiry, FileStore, FileStoreOptions, PublicId, Saved, SessionId,
-    Sessions, Store, Timing, http,
+    Admin, Clock, Cookies, Durability, ErrorKind, Expiry, FileStore, FileStoreOptions, PublicId, Saved,
+    SessionId, Sessions, Store, Timing, http,
 };
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -116,7 +117,7 @@ fn start(store: &Arc<FileStore>, options: ReaperOptions) -> (Reaper, Receiver<To
         };
         let _ = sender.send(report);
     });
-    (store.start_reaper(options).unwrap(), reports)
+    (Reaper::start(store, options).unwrap(), reports)
 }
 
 #[track_caller]
@@ -144,7 +145,7 @@ fn expired_sessions_are_removed_and_live_ones_not() {
     let dir = directory_in_memory();
     let store = open(dir.path());
     let lives = live(dir.path(), 20);
-    let reaper = store.start_reaper(often()).unwrap();
+    let reaper = Reaper::start(&store, often()).unwrap();
     // Two sweeps, to show that the thread does not stop after the first.
     for _ in 0..2 {
         let dies: Vec<_> = (0..20).map(|_| create(&store, SECOND / 5)).collect();
@@ -164,7 +165,7 @@ fn the_first_sweep_is_within_10_s_and_the_second_keeps_interval() {
     let (sender, came) = channel();
     let start = |_| {
         let sender = sender.clone();
-        store.start_reaper(on_demand().observer(move |_| sender.send(began.elapsed()).unwrap())).unwrap()
+        Reaper::start(&store, on_demand().observer(move |_| sender.send(began.elapsed()).unwrap())).unwrap()
     };
     let reapers: Vec<Reaper> = (0..12).map(start).collect();
     let came: Vec<_> = reapers.iter().map(|_| came.recv_timeout(PATIENCE).unwrap()).collect();
@@ -200,7 +201,7 @@ fn a_sweep_requested_during_another_follows_it_once() {
     let dir = directory_in_memory();
     let dies = expired(dir.path(), 20);
     let store = open(dir.path());
-    let (reaper, reports) = start(&store, on_demand().sweep(SweepOptions::new().files_per_second(20)));
+    let (reaper, reports) = start(&store, on_demand().sweep(SweepOptions::new().per_second(20)));
     reaper.sweep_now();
     eventually("the sweep has begun", || exist(dir.path(), &dies) < 20);
     // This session expires after the sweep has begun. The running sweep leaves it, and the next one removes it.
@@ -224,7 +225,7 @@ fn a_sweep_beside_another_is_skipped_and_counted() {
     let store = open(dir.path());
     let (reaper, reports) = start(&store, on_demand());
     let mut other = None;
-    let ours = store.sweep_with(&fast(), |_| {
+    let ours = store.sweep_with(&fast(), &mut |_| {
         other.get_or_insert_with(|| {
             reaper.sweep_now();
             next(&reports)
@@ -276,7 +277,7 @@ fn it_stops_soon_while_it_works() {
 
 #[test]
 fn it_stops_soon_while_it_rests() {
-    check_stops("resting for a second", 20, &SweepOptions::new().files_per_second(1));
+    check_stops("resting for a second", 20, &SweepOptions::new().per_second(1));
     check_stops("resting nearly always", 2_000, &SweepOptions::new().cpu_percent(1));
 }
 
@@ -414,7 +415,7 @@ fn a_panic_in_the_observer_is_contained_and_counted() {
         let _ = sender.send(call);
         assert!(call % 2 == 0, "each other call panics");
     };
-    let reaper = store.start_reaper(often().observer(observer)).unwrap();
+    let reaper = Reaper::start(&store, often().observer(observer)).unwrap();
     for want in 1..=6 {
         assert_eq!(calls.recv_timeout(PATIENCE), Ok(want));
     }
@@ -442,7 +443,7 @@ fn a_panic_whose_message_panics_is_contained_as_well() {
         let _ = sender.send(());
         std::panic::panic_any(Bomb);
     };
-    let reaper = store.start_reaper(often().observer(observer)).unwrap();
+    let reaper = Reaper::start(&store, often().observer(observer)).unwrap();
     for _ in 0..3 {
         assert_eq!(calls.recv_timeout(PATIENCE), Ok(()), "the thread has ended");
     }
@@ -460,7 +461,7 @@ fn an_observer_may_stop_its_own_reaper() {
         let own = there.lock().unwrap().take();
         flag.store(own.map(drop).is_some(), Ordering::SeqCst);
     };
-    *own.lock().unwrap() = Some(store.start_reaper(often().observer(observer)).unwrap());
+    *own.lock().unwrap() = Some(Reaper::start(&store, often().observer(observer)).unwrap());
     // The thread of the reaper has the other reference, until it ends.
     eventually("the thread has ended", || Arc::strong_count(&own) == 1);
     assert!(ended.load(Ordering::SeqCst), "without a panic");
@@ -473,8 +474,8 @@ fn reap(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
     let store = open(dir);
     let files = u32::try_from(parent.number("FILES PER SECOND")).unwrap();
-    let sweep = SweepOptions::new().files_per_second(files);
-    let reaper = store.start_reaper(often().sweep(sweep)).unwrap();
+    let sweep = SweepOptions::new().per_second(files);
+    let reaper = Reaper::start(&store, often().sweep(sweep)).unwrap();
     parent.report("reaping");
     assert_eq!(parent.line(), "end");
     let total = reaper.close();
@@ -482,9 +483,9 @@ fn reap(parent: &Parent) {
     parent.report(total.errors + total.panics);
 }
 
-fn start_reaping(dir: &Path, files_per_second: u32) -> Child {
+fn start_reaping(dir: &Path, per_second: u32) -> Child {
     let start = Start::of("reap").with("DIR", dir);
-    start.with("FILES PER SECOND", files_per_second.to_string()).start()
+    start.with("FILES PER SECOND", per_second.to_string()).start()
 }
 
 #[test]
@@ -569,7 +570,7 @@ fn a_store_that_is_dropped_during_a_long_sweep_is_closed_soon() {
     let dir = directory_in_memory();
     let dies = expired(dir.path(), 200);
     let store = open(dir.path());
-    let (reaper, reports) = start(&store, often().sweep(SweepOptions::new().files_per_second(1)));
+    let (reaper, reports) = start(&store, often().sweep(SweepOptions::new().per_second(1)));
     eventually("the sweep has begun", || exist(dir.path(), &dies) < 200);
     drop(store);
     // The rest of the sweep would take minutes, so the thread must have been stopped in it.
@@ -620,7 +621,7 @@ fn a_forked_child_can_drop_its_copy_of_a_reaper() {
                     drop((reaper, store));
                 }
                 _ => {
-                    let refused = store.start_reaper(ReaperOptions::new()).map(drop).unwrap_err();
+                    let refused = Reaper::start(&store, ReaperOptions::new()).map(drop).unwrap_err();
                     assert_eq!(refused.kind(), ErrorKind::Forked);
                     drop((store, reaper));
                 }
@@ -695,8 +696,8 @@ fn options_out_of_bounds_are_refused_by_name() {
             "failed to sweep session store: `cpu_percent` must be 1 to 100",
         ),
         (
-            options().sweep(SweepOptions::new().files_per_second(0)),
-            "failed to sweep session store: `files_per_second` must be 1 or more",
+            options().sweep(SweepOptions::new().per_second(0)),
+            "failed to sweep session store: `per_second` must be 1 or more",
         ),
         (
             options().sweep(SweepOptions::new().keep_damaged(Duration::from_secs(3599))),
@@ -704,11 +705,11 @@ fn options_out_of_bounds_are_refused_by_name() {
         ),
     ] {
         let case = format!("{options:?}");
-        let error = store.start_reaper(options).map(drop).unwrap_err();
+        let error = Reaper::start(&store, options).map(drop).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Config, want), "{case}");
     }
     for interval in [SECOND / 10, NEVER] {
-        store.start_reaper(options().interval(interval)).unwrap().close();
+        Reaper::start(&store, options().interval(interval)).unwrap().close();
     }
 }
 
@@ -732,7 +733,7 @@ fn the_thread_has_a_name_and_its_debug_output_no_secret() {
         "ReaperOptions { interval: 2592000s, sweep: SweepOptions { full: false, dry_run: false, budget: CpuPercent(100), \
          keep_damaged: 1209600s }, .. }"
     );
-    let reaper = store.start_reaper(options).unwrap();
+    let reaper = Reaper::start(&store, options).unwrap();
     reaper.sweep_now();
     let (name, of_system) = names.recv_timeout(PATIENCE).unwrap();
     assert_eq!((name.as_deref(), of_system.as_str()), (Some("sessile-reaper"), "sessile-reaper\n"));
@@ -753,7 +754,7 @@ fn the_thread_has_a_name_and_its_debug_output_no_secret() {
 /// A worker process: a server with a reaper that is never stopped.
 fn serve_and_reap(parent: &Parent) {
     let store = open(Path::new(parent.argument("DIR")));
-    let _reaper = store.start_reaper(often()).unwrap();
+    let _reaper = Reaper::start(&store, often()).unwrap();
     let sessions = Sessions::new(store, Cookies::plain_http()).unwrap();
     // The loop of `rouille::start_server`, which does not tell the port.
     let server = rouille::Server::new("127.0.0.1:0", move |request| {

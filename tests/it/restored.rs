@@ -2,7 +2,7 @@
 //! `run`.
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, put, record, text_of};
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, Token};
+use sessile::{Admin, Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, Token};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -215,7 +215,7 @@ fn a_missing_run_directory_is_recreated_when_it_is_needed() {
     // The index is made again, too.
     fs::remove_dir_all(root.join("run")).unwrap();
     store.create(&record("x"), RELAXED).unwrap();
-    assert_eq!(store.stats().index_failures, 0);
+    assert_eq!(store.stats().files.index_failures, 0);
     assert!(root.join("run/due").is_dir() && root.join("run/CACHEDIR.TAG").is_file());
 }
 

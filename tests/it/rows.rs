@@ -2,11 +2,11 @@
 use parking_lot::Mutex;
 use sessile::record::Login;
 use sessile::rows::{
-    CutOff, CutOffs, MemoryRows, MemoryStore, Row, RowStore, RowStoreOptions, Rows, Selected, Swap,
+    CutOff, CutOffs, MemoryRows, MemoryStore, Row, RowPage, RowStore, RowStoreOptions, Rows, Selected, Swap,
 };
 use sessile::{
-    Absent, Clock, Durability, Error, ErrorKind, Lookup, PublicId, Record, Result, Rotation, Store, Token,
-    Value, Verdict,
+    Absent, Admin, Clock, Durability, Error, ErrorKind, Lookup, PublicId, Record, Result, Rotation, Store,
+    SweepOptions, Token, Value, Verdict,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -84,6 +84,15 @@ impl Rows for Line {
     }
     fn sweep(&self, limit: usize, until: Instant) -> Result<usize> {
         self.pass("sweep", || self.rows.sweep(limit, until))
+    }
+    fn import(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<bool> {
+        self.pass("import", || self.rows.import(id, row, how, until))
+    }
+    fn scan(&self, from: Option<&str>, limit: usize, until: Instant) -> Result<RowPage> {
+        self.pass("scan", || self.rows.scan(from, limit, until))
+    }
+    fn count(&self, until: Instant) -> Result<u64> {
+        self.pass("count", || self.rows.count(until))
     }
     fn cut_offs(&self, user: Option<&[u8; 16]>, until: Instant) -> Result<CutOffs> {
         self.pass("cut_offs", || self.rows.cut_offs(user, until))
@@ -442,15 +451,15 @@ fn a_sweep_removes_what_is_over_and_nothing_else() {
     let of_ada: Vec<_> = (0..300).map(|_| store.create(&ada, Durability::OfStore).unwrap().token).collect();
     let token = store.create(&record(0), Durability::OfStore).unwrap().token;
     let token = rotate(&store, &token, Duration::from_secs(60)).unwrap().unwrap();
-    assert_eq!(store.sweep().unwrap(), 0);
+    assert_eq!(store.sweep(&SweepOptions::new()).unwrap().removed, 0);
     store.delete_of("ada", Some(&of_ada[7])).unwrap();
-    assert_eq!(store.sweep().unwrap(), 299);
+    assert_eq!(store.sweep(&SweepOptions::new()).unwrap().removed, 299);
     clock.advance(Duration::from_secs(60));
-    assert_eq!(store.sweep().unwrap(), 1, "the moved id");
+    assert_eq!(store.sweep(&SweepOptions::new()).unwrap().removed, 1, "the moved id");
     assert_eq!((load(&store, &token), load(&store, &of_ada[7])), (Some(1), Some(0)));
     clock.advance(Duration::from_secs(3600));
     assert!(matches!(store.load(&token).unwrap(), Lookup::Absent(Absent::Expired(_))));
-    assert_eq!((store.sweep().unwrap(), store.rows().len()), (2, 0));
+    assert_eq!((store.sweep(&SweepOptions::new()).unwrap().removed, store.rows().len()), (2, 0));
 }
 
 /// The sessions of a program's own tests.

@@ -1,8 +1,8 @@
 //! Which files a sweep removes, which it leaves, and its report.
 use crate::support::sweeping::{Fixture, HOUR, RELAXED, age, counts};
 use crate::support::texts::{files_in_shards, record};
-use sessile::file::{SweepOptions, SweepOutcome};
-use sessile::{ErrorKind, PublicId, SessionId, Store, Timing};
+use sessile::admin::{SweepOptions, SweepOutcome, SweepProgress};
+use sessile::{Admin, ErrorKind, PublicId, SessionId, Store, Timing};
 use std::fs;
 use std::ops::ControlFlow::{Break, Continue};
 use std::panic::resume_unwind;
@@ -16,7 +16,7 @@ fn expired_sessions_are_removed_and_live_ones_not_read() {
     fixture.clock.advance(HOUR / 60);
     let report = fixture.sweep();
     assert_eq!(counts(&report), [20, 20, 0, 0, 0, 0, 0]);
-    assert_eq!(report.bytes_freed, 20 * 4096);
+    assert_eq!(report.files.bytes_freed, 20 * 4096);
     assert!(!dead.iter().any(|session| fixture.exists(session) || fixture.is_live(session)));
     assert!(live.iter().all(|session| fixture.is_live(session)));
     // A second sweep finds nothing to remove.
@@ -31,12 +31,12 @@ fn a_renewed_session_is_reinserted_until_it_expires() {
     fixture.renew(&session.token, 3 * HOUR);
     fixture.clock.advance(2 * HOUR);
     let report = fixture.sweep();
-    assert_eq!((report.removed, report.renewed), (0, 1));
+    assert_eq!((report.removed, report.files.renewed), (0, 1));
     assert!(fixture.is_live(&session));
     assert_eq!(fixture.buckets(), [500_003], "in the hour it expires in, and in no other");
     fixture.clock.advance(HOUR);
     let report = fixture.sweep();
-    assert_eq!((report.removed, report.renewed), (1, 0));
+    assert_eq!((report.removed, report.files.renewed), (1, 0));
     assert!(!fixture.exists(&session));
 }
 
@@ -88,7 +88,7 @@ fn every_file_is_read_in_256_hours_of_hourly_or_daily_sweeps() {
         let mut examined = 0;
         for _ in 0..256_u32.div_ceil(step) {
             fixture.clock.advance(step * HOUR);
-            examined += fixture.sweep().examined;
+            examined += fixture.sweep().files.examined;
         }
         assert!((300..=330).contains(&examined), "{examined} looks at 300 files, each {step} hours");
         fixture.clock.advance(1000 * HOUR);
@@ -118,9 +118,9 @@ fn a_dry_run_counts_what_a_sweep_does_and_changes_nothing() {
         assert_eq!(fixture.buckets(), before);
         let real = fixture.sweep_with(SweepOptions::new().full(full));
         assert_eq!(counts(&dry), counts(&real));
-        assert_eq!((dry.removed, dry.renewed, dry.bytes_freed), (20, 10, real.bytes_freed));
+        assert_eq!((dry.removed, dry.files.renewed, dry.files.bytes_freed), (20, 10, real.files.bytes_freed));
         assert!(!dead.iter().any(|session| fixture.exists(session)));
-        assert_eq!(real.temporary, u64::from(full), "shard 0 is walked in hours that 256 divides");
+        assert_eq!(real.files.temporary, u64::from(full), "shard 0 is walked in hours that 256 divides");
     }
 }
 
@@ -129,9 +129,9 @@ fn a_stopped_sweep_is_continued_by_the_next_one() {
     let fixture = Fixture::new();
     fixture.sessions(200, HOUR / 60);
     fixture.clock.advance(HOUR / 30);
-    let options = SweepOptions::new().files_per_second(50);
+    let options = SweepOptions::new().per_second(50);
     let mut reports = 0;
-    let report = fixture.store.sweep_with(&options, |progress| {
+    let report = fixture.store.sweep_with(&options, &mut |progress| {
         reports += 1;
         assert!(progress.done <= progress.total && progress.report.removed < 200);
         if reports > 5 { Break(()) } else { Continue(()) }
@@ -149,7 +149,7 @@ fn a_second_sweep_leaves_the_work_to_the_first() {
     fixture.clock.advance(HOUR / 30);
     let other = fixture.another();
     let mut second = None;
-    let first = fixture.store.sweep_with(&SweepOptions::new(), |_| {
+    let first = fixture.store.sweep_with(&SweepOptions::new(), &mut |_| {
         second.get_or_insert_with(|| other.sweep(&SweepOptions::new()).unwrap());
         Continue(())
     });
@@ -178,7 +178,7 @@ fn a_stopped_sweep_has_counted_each_removal() {
     for full in [false, true] {
         let fixture = many_dead();
         let mut stopped = None;
-        let report = fixture.store.sweep_with(&unthrottled().full(full), |progress| {
+        let report = fixture.store.sweep_with(&unthrottled().full(full), &mut |progress| {
             assert!(progress.done <= progress.total && progress.report.removed <= MANY as u64);
             if progress.done == 0 {
                 return Continue(());
@@ -199,13 +199,13 @@ fn a_stopped_sweep_has_counted_each_removal() {
 #[test]
 fn a_panic_in_progress_stops_the_sweep_with_an_error() {
     let fixture = many_dead();
-    let reports = |progress: &sessile::file::SweepProgress<'_>| {
+    let reports = |progress: &SweepProgress<'_>| {
         if progress.done > 0 {
             resume_unwind(Box::new("on purpose"));
         }
         Continue(())
     };
-    let error = fixture.store.sweep_with(&unthrottled(), reports).unwrap_err();
+    let error = fixture.store.sweep_with(&unthrottled(), &mut reports.clone()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Panicked);
     assert_eq!(
         error.to_string(),
@@ -228,7 +228,7 @@ fn progress_is_reported_throughout_one_shard() {
         }
         fixture.clock.advance(HOUR / 30);
         let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
-        let report = fixture.store.sweep_with(&unthrottled().full(full), |_| {
+        let report = fixture.store.sweep_with(&unthrottled().full(full), &mut |_| {
             longest = longest.max(last.elapsed());
             last = Instant::now();
             Continue(())
@@ -247,7 +247,7 @@ fn sweep_in_pieces(fixture: &Fixture) -> [u64; 3] {
     for pass in 0.. {
         assert!(pass < 60, "it comes to no end: {sums:?}");
         let mut reports = 0;
-        let report = fixture.store.sweep_with(&SweepOptions::new().files_per_second(500), |_| {
+        let report = fixture.store.sweep_with(&SweepOptions::new().per_second(500), &mut |_| {
             reports += 1;
             if reports > 3 { Break(()) } else { Continue(()) }
         });

@@ -8,8 +8,8 @@ use crate::support::rerun::{again_as_nobody, again_in_mounts, stage};
 use crate::support::sweeping::{FIRST_HOUR, Fixture, HOUR, RELAXED, age, counts, entry};
 use crate::support::texts::{files_in_shards, load, record};
 use fs2::FileExt as _;
-use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
-use sessile::{Clock, ErrorKind, FileStoreOptions, PublicId, Saved, Store, Timing, Token};
+use sessile::admin::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
+use sessile::{Admin, Clock, ErrorKind, FileStoreOptions, PublicId, Saved, Store, Timing, Token};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::ops::ControlFlow::{Break, Continue};
@@ -90,8 +90,8 @@ fn check_all_others_are_swept(
     let hidden = fs::read_dir(&aside).unwrap().count() as u64;
 
     let report = fixture.sweep_with(options.clone());
-    let SweepReport { removed, renewed, temporary, failed, .. } = report;
-    assert_eq!((report.damaged, report.unknown, renewed, temporary), (1, 1, 0, 0), "{report:?}");
+    let SweepReport { removed, failed, files, .. } = report;
+    assert_eq!((files.damaged, files.unknown, files.renewed, files.temporary), (1, 1, 0, 0), "{report:?}");
     assert_eq!(removed, count as u64 - 2 - hidden, "{report:?}");
     assert!((1..=2).contains(&failed), "{report:?}");
     let text = format!("failed to open shard directory `{}`{reason}", shard.display());
@@ -169,7 +169,11 @@ fn unreadable_files_and_shards_are_named_and_disturb_no_other() {
         }
         let report = fixture.sweep_with(options);
         assert_eq!(report.removed, count as u64 - left, "{report:?}");
-        assert_eq!((report.damaged, report.unknown, report.renewed), (0, 0, 0), "{report:?}");
+        assert_eq!(
+            (report.files.damaged, report.files.unknown, report.files.renewed),
+            (0, 0, 0),
+            "{report:?}"
+        );
         assert!((2..=2 * left).contains(&report.failed), "{report:?}");
         let texts = error_texts(&report);
         let wanted = [
@@ -212,7 +216,7 @@ fn check_leftover(case: &str, make: impl Fn(&Fixture) -> PathBuf) {
         for options in [full().dry_run(true), full()] {
             let report = fixture.sweep_with(options);
             assert_eq!(
-                (counts(&report), report.bytes_freed),
+                (counts(&report), report.files.bytes_freed),
                 (want, freed),
                 "{case} that {because}: {report:?}"
             );
@@ -316,13 +320,13 @@ fn check_damaged(damage: &dyn Fn(&Path), old: Duration, keep: Option<Duration>, 
         let want = ([20, gone, 0, 1, 0, 0, 0], 19 * 4096 + u64::from(goes) * bytes);
         // A dry run locks no session.
         let dry = fixture.sweep_with(options.clone().dry_run(true));
-        assert_eq!((counts(&dry), dry.bytes_freed), want, "dry: {dry:?}");
+        assert_eq!((counts(&dry), dry.files.bytes_freed), want, "dry: {dry:?}");
         let report = fixture.sweep_with(options.clone());
         assert_eq!((report.removed, report.failed), (19, 0), "locked: {report:?}");
         fs2::FileExt::unlock(&locked).unwrap();
         let report = fixture.sweep_with(options.clone());
         assert_eq!(counts(&report), [1, u64::from(goes), 0, 1, 0, 0, 0], "{report:?}");
-        assert_eq!(report.bytes_freed, u64::from(goes) * bytes);
+        assert_eq!(report.files.bytes_freed, u64::from(goes) * bytes);
         assert_eq!(is_there(&path), !goes, "{old:?} old, kept for {keep:?}");
         // From now on the file is found by walks only, because the index does not list it.
         let next = fixture.sweep_with(options.full(true));
@@ -462,7 +466,11 @@ fn a_session_of_another_format_is_left_alone_and_counted() {
         fixture.clock.advance(HOUR / 30);
         for dry in [true, false] {
             let report = fixture.sweep_with(SweepOptions::new().full(is_full).dry_run(dry));
-            assert_eq!((report.removed, report.unknown, report.damaged), (19, 1, 0), "{report:?}");
+            assert_eq!(
+                (report.removed, report.files.unknown, report.files.damaged),
+                (19, 1, 0),
+                "{report:?}"
+            );
         }
         assert_eq!(fs::read(&path).unwrap(), before);
     }
@@ -507,7 +515,7 @@ fn check_damaged_bucket(case: &str, missed: u64, damage: Damage<'_>) {
         fixture.pretend_it_was_walked();
         let report = fixture.sweep();
         let seen = format!("{case}, {later:?} later: {report:?}");
-        assert!(report.examined <= 40, "a session was looked at twice: {seen}");
+        assert!(report.files.examined <= 40, "a session was looked at twice: {seen}");
         assert_eq!(report.removed, 20 - missed, "{seen}");
         assert_eq!(report.removed, 20 - fixture.existing(&dead) as u64, "{seen}");
         let report = fixture.sweep_with(full());
@@ -519,7 +527,7 @@ fn check_damaged_bucket(case: &str, missed: u64, damage: Damage<'_>) {
         let report = fixture.sweep();
         assert_eq!(report.removed, 25, "{case}, {later:?} later, at last: {report:?}");
         assert_eq!(fixture.existing(&live) + fixture.existing(&new), 0, "{case}, {later:?} later");
-        assert_eq!(fixture.store.stats().index_failures, 0);
+        assert_eq!(fixture.store.stats().files.index_failures, 0);
     }
 }
 
@@ -632,7 +640,7 @@ fn foreign_files_in_place_of_a_bucket_are_named_and_left() {
         let place = fixture.bucket(FIRST_HOUR + 1);
         planted.plant(&place, &aside);
         let sessions = fixture.sessions(10, HOUR);
-        assert_eq!(fixture.store.stats().index_failures, 10, "{planted:?}");
+        assert_eq!(fixture.store.stats().files.index_failures, 10, "{planted:?}");
         assert_eq!(fs::read(&aside).unwrap(), b"foreign", "{planted:?} was followed");
         fixture.clock.advance(2 * HOUR);
         let report = fixture.sweep_with(full());
@@ -667,7 +675,7 @@ fn a_full_sweep_stopped_amid_garbage_is_continued() {
     let garbage = garbage(1, 1 << 15).repeat(9 << 5);
     rewrite(&bucket, |bytes| [&garbage[..], &bytes].concat());
     fixture.clock.advance(2 * HOUR);
-    let stopped = fixture.store.sweep_with(&full(), |_| Break(())).unwrap();
+    let stopped = fixture.store.sweep_with(&full(), &mut |_| Break(())).unwrap();
     assert_eq!((stopped.outcome, stopped.removed), (SweepOutcome::Cancelled, 0));
     assert!(bucket.exists());
     let report = fixture.sweep_with(full());
@@ -690,13 +698,13 @@ fn check_note(case: &str, is_lost: bool, damage: &dyn Fn(&Path)) {
     damage(&fixture.root().join("run/due/sweep"));
     let report = fixture.sweep();
     assert_eq!((report.removed, report.failed), (300, 0), "{case}: {report:?}");
-    assert_eq!(report.examined, if is_lost { 600 } else { 300 }, "{case}");
+    assert_eq!(report.files.examined, if is_lost { 600 } else { 300 }, "{case}");
     assert_eq!(counts(&fixture.sweep()), NOTHING, "{case}: a second walk in the same hour");
     // In 256 hours, every file is read once.
     let mut examined = 0;
     for _ in 0..32 {
         fixture.clock.advance(8 * HOUR);
-        examined += fixture.sweep().examined;
+        examined += fixture.sweep().files.examined;
     }
     assert!((300..=320).contains(&examined), "{case}: {examined} reads of 300 files");
     fixture.clock.advance(1000 * HOUR);
@@ -767,7 +775,7 @@ fn a_foreign_file_in_place_of_the_index_is_named_and_survived() {
         planted.plant(&index, &aside);
         // The bucket of this hour is open and still has a name. Other buckets cannot be opened.
         let unindexed = fixture.sessions(10, 2 * HOUR);
-        assert_eq!(fixture.store.stats().index_failures, 10, "{planted:?}");
+        assert_eq!(fixture.store.stats().files.index_failures, 10, "{planted:?}");
         assert!(unindexed.iter().all(|saved| fixture.is_live(saved)));
         fixture.clock.advance(3 * HOUR);
         let error = fixture.try_sweep(due()).unwrap_err();
@@ -803,7 +811,7 @@ fn a_sweep_of_a_full_disk_makes_room_and_forgets_nothing() {
     fill_up(&mut ballast);
     assert_eq!(fixture.store.create(&record("x"), RELAXED).unwrap_err().kind(), ErrorKind::Full);
     let report = fixture.sweep();
-    assert_eq!((report.removed, report.renewed, fixture.existing(&dead)), (200, 200, 0), "{report:?}");
+    assert_eq!((report.removed, report.files.renewed, fixture.existing(&dead)), (200, 200, 0), "{report:?}");
     for error in &report.errors {
         assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     }
@@ -888,13 +896,18 @@ fn a_sweep_ends_though_the_clock_is_set_back_meanwhile() {
     let before = fixture.clock.now();
     fixture.clock.advance(HOUR / 30);
     let began = Instant::now();
-    let report = fixture.store.sweep_with(&due().cpu_percent(100), |progress| {
+    let report = fixture.store.sweep_with(&due().cpu_percent(100), &mut |progress| {
         assert_eq!(progress.phase, SweepPhase::Due);
         fixture.clock.set(before);
         if began.elapsed() < Duration::from_secs(5) { Continue(()) } else { Break(()) }
     });
     let report = report.unwrap();
-    assert_eq!((report.outcome, report.removed), (SweepOutcome::Completed, 0), "{} looks", report.examined);
+    assert_eq!(
+        (report.outcome, report.removed),
+        (SweepOutcome::Completed, 0),
+        "{} looks",
+        report.files.examined
+    );
     assert!(fixture.is_live(&session), "by the time that it is now");
     fixture.clock.advance(HOUR / 3);
     assert_eq!(fixture.sweep().removed, 1, "it was not forgotten");

@@ -9,8 +9,8 @@ use fs2::FileExt;
 use sessile::file::AtLimit;
 use sessile::http;
 use sessile::{
-    Clock, Durability, ErrorKind, FileStore, FileStoreOptions, Page, PublicId, Record, Result, Rotation,
-    Saved, Session, Store, Token, Verdict,
+    Admin, Clock, Durability, ErrorKind, FileStore, FileStoreOptions, Page, PublicId, Record, Result,
+    Rotation, Saved, Session, Store, Token, Verdict,
 };
 use std::fs;
 use std::path::Path;

@@ -2,10 +2,10 @@
 use crate::support::memory::{Stage, on_every_storage, secs, sessions_in, start};
 use crate::support::sweeping::{Fixture, HOUR};
 use crate::support::texts::{directory_in_memory, record};
-use sessile::file::SweepOptions;
+use sessile::admin::SweepOptions;
 use sessile::{
-    Durability, ErrorKind, FileStore, FileStoreOptions, Lifetime, Page, PublicId, Record, Rotation, Saved,
-    Store, Timing, Token, Verdict,
+    Admin, Durability, ErrorKind, FileStore, FileStoreOptions, Lifetime, Page, PublicId, Record, Rotation,
+    Saved, Store, Timing, Token, Verdict,
 };
 use std::collections::BTreeSet;
 use std::fs;
@@ -346,7 +346,7 @@ fn a_damaged_index_is_incomplete_until_a_sweep_has_walked() {
         assert_eq!((report.failed, report.removed), (0, 0), "{name}: {report:?}");
         let four: BTreeSet<_> = three.iter().copied().chain([fourth.live.id]).collect();
         assert_eq!(hinted(&fixture.store), (four.into_iter().collect(), true), "{name}");
-        assert_eq!(fixture.sweep().examined, 0, "{name}: the next sweep walks no more");
+        assert_eq!(fixture.sweep().files.examined, 0, "{name}: the next sweep walks no more");
     }
 }
 
@@ -399,12 +399,12 @@ fn a_sweep_that_cannot_complete_the_index_walks_once_an_hour() {
     fs::create_dir(&obstacle).unwrap();
     fs::remove_file(fixture.root().join("run/users/complete")).unwrap();
     let report = fixture.sweep();
-    assert!(report.examined == 3 && report.failed > 0, "{report:?}");
-    assert_eq!(fixture.sweep().examined, 0);
+    assert!(report.files.examined == 3 && report.failed > 0, "{report:?}");
+    assert_eq!(fixture.sweep().files.examined, 0);
     assert!(!hinted(&fixture.store).1);
     fs::remove_dir(obstacle).unwrap();
     fixture.clock.advance(HOUR);
-    assert_eq!(fixture.sweep().examined, 3);
+    assert_eq!(fixture.sweep().files.examined, 3);
     assert!(hinted(&fixture.store).1);
 }
 
@@ -417,7 +417,7 @@ fn a_dry_run_and_a_read_only_store_leave_the_index_alone() {
         FileStoreOptions::new().read_only(true).clock(fixture.clock.clone()).open(fixture.root()).unwrap();
     assert_eq!(hinted(&read_only), (vec![], false));
     let report = fixture.sweep_with(SweepOptions::new().full(true).dry_run(true));
-    assert_eq!((report.examined, report.failed), (3, 0));
+    assert_eq!((report.files.examined, report.failed), (3, 0));
     assert_eq!(names(&fixture), before);
     fixture.sweep_with(SweepOptions::new().full(true));
     assert_eq!(hinted(&read_only), (three, true));

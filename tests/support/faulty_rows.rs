@@ -1,7 +1,9 @@
 //! A server of rows whose answers are lost, and whose operations are late, done twice, refused or away, by seed.
 use crate::support::dice::Dice;
 use parking_lot::Mutex;
-use sessile::rows::{CutOff, CutOffs, MemoryRows, Move, MovedRow, Row, Rows, Selected, Stored, Swap, Tags};
+use sessile::rows::{
+    CutOff, CutOffs, MemoryRows, Move, MovedRow, Row, RowPage, Rows, Selected, Stored, Swap, Tags,
+};
 use sessile::{Durability, Error, ErrorKind, PublicId, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -222,6 +224,20 @@ impl Rows for FaultyRows {
 
     fn sweep(&self, limit: usize, until: Instant) -> Result<usize> {
         self.write(move |rows| rows.sweep(limit, until))
+    }
+
+    fn import(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<bool> {
+        let (id, row) = (*id, row.clone());
+        self.write(move |rows| rows.import(&id, &row, how, until))
+    }
+
+    fn scan(&self, from: Option<&str>, limit: usize, until: Instant) -> Result<RowPage> {
+        let from = from.map(str::to_owned);
+        self.run(move |rows| rows.scan(from.as_deref(), limit, until), ErrorKind::Unanswered)
+    }
+
+    fn count(&self, until: Instant) -> Result<u64> {
+        self.run(move |rows| rows.count(until), ErrorKind::Unanswered)
     }
 
     fn cut_offs(&self, user: Option<&[u8; 16]>, until: Instant) -> Result<CutOffs> {

@@ -8,7 +8,7 @@ use crate::terminal::{Progress, error_chain, json_line, print};
 use crate::{Access, Outcome, VerbResult, open};
 use indicatif::HumanCount;
 use serde_json::json;
-use sessile::{Durability, Error, ErrorKind, FileStore, PublicId, Store};
+use sessile::{Admin, Durability, Error, ErrorKind, FileStore, PublicId, Store};
 use std::collections::HashMap;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::time::Instant;

@@ -5,7 +5,7 @@ use crate::terminal::{error_chain, json_line, plain, print, warn};
 use crate::{Access, Failure, Outcome, VerbResult, open};
 use serde_json::{Value as Json, json};
 use sessile::file::Content;
-use sessile::{FileStore, Live, Lookup, Page, PublicId, Store};
+use sessile::{Admin, FileStore, Live, Lookup, Page, PublicId, Store};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

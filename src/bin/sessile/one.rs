@@ -5,7 +5,7 @@ use crate::session_json::SessionJson;
 use crate::terminal::{json_line, json_pretty, plain, print, prompt, warn};
 use crate::{Access, Failure, Outcome, VerbResult, open};
 use serde_json::json;
-use sessile::{Absent, FileStore, Lookup, PublicId, SessionId, Store};
+use sessile::{Absent, Admin, FileStore, Lookup, PublicId, SessionId, Store};
 use std::io::{self, BufRead, IsTerminal, Read};
 
 /// The name of the environment variable that may hold the id.

@@ -4,7 +4,8 @@ use crate::terminal::{Progress, error_chain, json_line, print, warn};
 use crate::{Access, Outcome, VerbResult, open};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
-use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
+use sessile::Admin;
+use sessile::admin::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
 use std::fmt::Write;
 use std::ops::ControlFlow::Continue;
 use std::time::Duration;
@@ -18,13 +19,13 @@ pub(crate) fn run(args: &Sweep, json: bool) -> VerbResult {
         .dry_run(args.dry_run)
         .keep_damaged(DAY * args.keep_damaged.into());
     if let Some(files) = args.max_per_second {
-        options = options.files_per_second(files);
+        options = options.per_second(files);
     }
     if let Some(percent) = args.cpu_percent {
         options = options.cpu_percent(percent);
     }
     let mut bar: Option<(SweepPhase, Progress)> = None;
-    let report = store.sweep_with(&options, |now| {
+    let report = store.sweep_with(&options, &mut |now| {
         if bar.as_ref().is_none_or(|(phase, _)| *phase != now.phase) {
             // The old progress bar is removed before the new one is made.
             bar = None;
@@ -33,7 +34,7 @@ pub(crate) fn run(args: &Sweep, json: bool) -> VerbResult {
             bar = Some((now.phase, begun));
         }
         match &mut bar {
-            Some((SweepPhase::Walk, bar)) => bar.at_directory(now.done, now.report.examined),
+            Some((SweepPhase::Walk, bar)) => bar.at_directory(now.done, now.report.files.examined),
             Some((_, bar)) => bar.at(now.done),
             None => {}
         }
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &Sweep, json: bool) -> VerbResult {
     print(line)?;
     Ok(match report.outcome {
         SweepOutcome::AlreadyRunning => Outcome::AlreadyRunning,
-        _ if report.failed + report.damaged > 0 => Outcome::Findings,
+        _ if report.failed + report.files.damaged > 0 => Outcome::Findings,
         _ => Outcome::Ok,
     })
 }
@@ -60,16 +61,16 @@ fn summary(report: &SweepReport, dry_run: bool) -> String {
         "{} {} of {} sessions, {}",
         if dry_run { "would remove" } else { "removed" },
         HumanCount(report.removed),
-        HumanCount(report.examined),
-        HumanBytes(report.bytes_freed),
+        HumanCount(report.files.examined),
+        HumanBytes(report.files.bytes_freed),
     );
     for (count, noun) in [
-        (report.moved, "moved ids"),
-        (report.cut_off, "cut off"),
-        (report.renewed, "renewed"),
-        (report.damaged, "damaged"),
-        (report.temporary, "leftovers"),
-        (report.unknown, "unknown"),
+        (report.files.moved, "moved ids"),
+        (report.files.cut_off, "cut off"),
+        (report.files.renewed, "renewed"),
+        (report.files.damaged, "damaged"),
+        (report.files.temporary, "leftovers"),
+        (report.files.unknown, "unknown"),
         (report.failed, "failed"),
     ] {
         if count > 0 {
@@ -83,16 +84,16 @@ fn as_json(report: &SweepReport) -> serde_json::Value {
     let is_done = report.outcome != SweepOutcome::AlreadyRunning;
     json!({
         "outcome": if is_done { "completed" } else { "already_running" },
-        "examined": report.examined,
+        "examined": report.files.examined,
         "removed": report.removed,
-        "moved": report.moved,
-        "cut_off": report.cut_off,
-        "renewed": report.renewed,
-        "damaged": report.damaged,
-        "temporary": report.temporary,
-        "unknown": report.unknown,
+        "moved": report.files.moved,
+        "cut_off": report.files.cut_off,
+        "renewed": report.files.renewed,
+        "damaged": report.files.damaged,
+        "temporary": report.files.temporary,
+        "unknown": report.files.unknown,
         "failed": report.failed,
-        "bytes_freed": report.bytes_freed,
+        "bytes_freed": report.files.bytes_freed,
         "seconds": report.elapsed.as_secs_f64(),
     })
 }

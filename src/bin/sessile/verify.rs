@@ -8,7 +8,7 @@ use crate::{Access, Outcome, VerbResult, open};
 use indicatif::HumanCount;
 use serde_json::{Value as Json, json};
 use sessile::file::{Content, ScannedFile};
-use sessile::{Absent, ErrorKind, FileStore, Live, Lookup, PublicId};
+use sessile::{Absent, Admin, ErrorKind, FileStore, Live, Lookup, PublicId};
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};

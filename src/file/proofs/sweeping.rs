@@ -1,8 +1,9 @@
 //! Sweeps: stopping a sweep, the lock that allows one sweep at a time, and the reaper's thread.
 use super::*;
+use crate::admin::{Admin, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::file::root_lock::LockedRoot;
-use crate::file::{ReaperOptions, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::id::PublicId;
+use crate::reaper::{Reaper, ReaperOptions};
 use crate::sync::{Instant, set_timers, step, thread};
 use std::fs::{self, File};
 use std::ops::ControlFlow::{Break, Continue};
@@ -58,8 +59,8 @@ fn unthrottled() -> SweepOptions {
 }
 
 fn sweep(store: &FileStore, is_to_stop: &AtomicBool) -> SweepReport {
-    let progress = |_: &SweepProgress<'_>| if is_to_stop.load(SeqCst) { Break(()) } else { Continue(()) };
-    store.sweep_with(&unthrottled(), progress).unwrap()
+    let mut progress = |_: &SweepProgress<'_>| if is_to_stop.load(SeqCst) { Break(()) } else { Continue(()) };
+    store.sweep_with(&unthrottled(), &mut progress).unwrap()
 }
 
 #[test]
@@ -98,11 +99,11 @@ fn one_of_two_concurrent_sweeps_returns_at_once() {
             .map(|n| {
                 let (store, reported) = (Arc::clone(&swept.stores[n]), Arc::clone(&reported));
                 shuttle::thread::spawn(move || {
-                    let progress = |_: &SweepProgress<'_>| {
+                    let mut progress = |_: &SweepProgress<'_>| {
                         reported.lock().unwrap().push(n);
                         Continue(())
                     };
-                    store.sweep_with(&unthrottled(), progress).unwrap()
+                    store.sweep_with(&unthrottled(), &mut progress).unwrap()
                 })
             })
             .collect();
@@ -142,7 +143,7 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
             too_late.fetch_add(usize::from(over.load(SeqCst)), SeqCst);
         };
         let options = ReaperOptions::new().sweep(unthrottled()).observer(observer);
-        let reaper = store.start_reaper(options).unwrap();
+        let reaper = Reaper::start(&store, options).unwrap();
         if asks {
             reaper.sweep_now();
         }
@@ -186,7 +187,7 @@ fn a_store_is_closed_at_any_point_though_a_reaper_has_it() {
 fn a_sweep_requested_during_another_one_comes() {
     run(1, 1, |swept| {
         let mut files = swept.expired(1);
-        let reaper = swept.stores[0].start_reaper(ReaperOptions::new()).unwrap();
+        let reaper = Reaper::start(&swept.stores[0], ReaperOptions::new()).unwrap();
         reaper.sweep_now();
         // The second request comes at any point of the first sweep.
         step();

@@ -1,5 +1,6 @@
 //! The second part of a sweep: examines the sessions that the expiry index lists as due, and maintains the index.
-use super::{EntryOutcome, Pass, SweepPhase};
+use super::{EntryOutcome, Pass};
+use crate::admin::SweepPhase;
 use crate::clock::micros;
 use crate::file::disk::Access;
 use crate::file::expiry_index::{self, ENTRY_BYTES, Entry, Reader};
@@ -84,19 +85,19 @@ impl Pass<'_> {
         let shard = opened.map_err(|error| self.report.fail(error)).ok();
         for same in entries.chunk_by(|(_, a), (_, b)| a.id == b.id) {
             let entry = same[0].1;
-            let (damaged, unknown) = (self.report.damaged, self.report.unknown);
+            let (damaged, unknown) = (self.report.files.damaged, self.report.files.unknown);
             let outcome = match &shard {
                 Some(shard) => self.remove_if_dead(shard, entry.id, is_walked),
                 None => EntryOutcome::Retry,
             };
             if is_walked {
                 // The walk has counted the damaged and unknown files of this shard, so the counts are set back.
-                (self.report.damaged, self.report.unknown) = (damaged, unknown);
+                (self.report.files.damaged, self.report.files.unknown) = (damaged, unknown);
             }
             let is_done = match outcome {
                 EntryOutcome::Done => true,
                 EntryOutcome::Renewed(deadline) => {
-                    self.report.renewed += 1;
+                    self.report.files.renewed += 1;
                     self.reinsert(Entry { deadline: micros(deadline), ..entry })
                 }
                 EntryOutcome::Moved(until) => self.reinsert(Entry { deadline: micros(until), ..entry }),

@@ -26,26 +26,22 @@
 //!   sweep returns at once.
 mod buckets;
 mod marker;
-mod options;
-mod pace;
 mod remove;
 mod shards;
 mod users;
-
-pub use options::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
 use super::FileStore;
 use super::disk::Directory;
 use super::expiry_index::{self, BUCKET_MICROS};
 use super::layout::{DUE, SHARDS};
+use crate::admin::{Pace, SweepOptions, SweepOutcome, SweepProgressFn, SweepReport};
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 use crate::sync::Instant;
 use marker::Marker;
-use pace::Pace;
 use std::io;
-use std::ops::ControlFlow::{self, Continue};
+use std::ops::ControlFlow;
 use std::time::SystemTime;
 use users::UserWalk;
 
@@ -53,32 +49,11 @@ use users::UserWalk;
 const ALL: u64 = SHARDS as u64;
 
 impl FileStore {
-    /// Removes expired sessions and leftovers of interrupted operations, in one pass. It may run at any time, while
-    /// other threads and processes use the store.
-    ///
-    /// Costs a read of each session that is due, and, once an hour, of the sessions of one shard in 256. A live session
-    /// is never removed, also if it is renewed during the sweep. Sweeps only free disk space: an expired session cannot
-    /// be loaded, whether its file was removed or not.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] for options out of bounds; errors of other kinds if the index cannot be opened or locked.
-    /// A failure with one file or directory is counted in the report, and the sweep goes on.
-    pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
-        self.sweep_with(options, |_| Continue(()))
-    }
-
-    /// The same as [`sweep`](Self::sweep), and calls `progress` 20 times a second, also while the sweep sleeps. If
-    /// `progress` returns `Break`, the sweep stops within 0.2 s, unless a single call to the file system takes longer.
-    ///
-    /// # Errors
-    ///
-    /// As for [`sweep`](Self::sweep); [`ErrorKind::Panicked`] if `progress` panics, which stops the sweep as `Break`
-    /// does.
-    pub fn sweep_with(
+    /// Sweeps once; see [`Admin::sweep_with`](crate::Admin::sweep_with).
+    pub(super) fn sweep_files(
         &self,
         options: &SweepOptions,
-        mut progress: impl FnMut(&SweepProgress<'_>) -> ControlFlow<()>,
+        progress: SweepProgressFn<'_>,
     ) -> Result<SweepReport> {
         let began = Instant::now();
         options.check()?;
@@ -101,7 +76,7 @@ impl FileStore {
                     index_failures: 0,
                     users: UserWalk::default(),
                     report: SweepReport::default(),
-                    pace: Pace::new(options.budget, &mut progress),
+                    pace: Pace::new(options.budget, progress),
                 };
                 if pass.run(&marker).is_break() {
                     pass.report.outcome = SweepOutcome::Cancelled;

@@ -31,7 +31,7 @@ impl Pass<'_> {
         tried.unwrap_or_else(|error| match error.kind() {
             ErrorKind::Busy => EntryOutcome::Retry,
             _ if is_of_another_version(&error) => {
-                self.report.unknown += 1;
+                self.report.files.unknown += 1;
                 EntryOutcome::Done
             }
             _ => {
@@ -45,7 +45,7 @@ impl Pass<'_> {
     fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let result = self.store.lock_session(SessionRef::PublicId(id), Some(shard), Instant::now())?;
         if !counted && !matches!(result, LockResult::Missing) {
-            self.report.examined += 1;
+            self.report.files.examined += 1;
         }
         match result {
             LockResult::Missing => Ok(EntryOutcome::Done),
@@ -57,8 +57,8 @@ impl Pass<'_> {
                 }
                 if self.store.remove(shard, &locked)? {
                     self.report.removed += 1;
-                    self.report.cut_off += u64::from(is_cut_off);
-                    self.report.bytes_freed += 2 * locked.slot_size as u64;
+                    self.report.files.cut_off += u64::from(is_cut_off);
+                    self.report.files.bytes_freed += 2 * locked.slot_size as u64;
                 }
                 Ok(EntryOutcome::Done)
             }
@@ -100,20 +100,20 @@ impl Pass<'_> {
                 | Content::Unfinished(_)
         );
         if !counted && is_of_session {
-            self.report.examined += 1;
+            self.report.files.examined += 1;
         }
         match file.content {
             Content::CutOff(live) if self.store.coherence.has_ended(&live.record, &id)? => {
                 self.report.removed += 1;
-                self.report.cut_off += 1;
-                self.report.bytes_freed += file.bytes;
+                self.report.files.cut_off += 1;
+                self.report.files.bytes_freed += file.bytes;
             }
             Content::Live(live) | Content::CutOff(live) => {
                 return Ok(EntryOutcome::Renewed(live.record.deadline()));
             }
             Content::Expired(_) => {
                 self.report.removed += 1;
-                self.report.bytes_freed += file.bytes;
+                self.report.files.bytes_freed += file.bytes;
             }
             Content::Moved(moved) if moved.is_within_grace(self.store.options.clock.now()) => {
                 return Ok(EntryOutcome::Moved(moved.until));
@@ -130,7 +130,7 @@ impl Pass<'_> {
             | Content::Newer(_)
             | Content::Older(_)
             | Content::Unknown => {
-                self.report.unknown += 1;
+                self.report.files.unknown += 1;
             }
         }
         Ok(EntryOutcome::Done)
@@ -232,20 +232,20 @@ impl Pass<'_> {
     }
 
     fn count_damaged(&mut self, changed: i64, bytes: u64) {
-        self.report.damaged += 1;
+        self.report.files.damaged += 1;
         if self.is_kept_enough(changed) {
             self.report.removed += 1;
-            self.report.bytes_freed += bytes;
+            self.report.files.bytes_freed += bytes;
         }
     }
 
     fn count_moved(&mut self, bytes: u64) {
-        self.report.moved += 1;
-        self.report.bytes_freed += bytes;
+        self.report.files.moved += 1;
+        self.report.files.bytes_freed += bytes;
     }
 
     fn count_leftover(&mut self, bytes: u64) {
-        self.report.temporary += 1;
-        self.report.bytes_freed += bytes;
+        self.report.files.temporary += 1;
+        self.report.files.bytes_freed += bytes;
     }
 }

@@ -1,5 +1,6 @@
 //! The first part of a sweep, the walk: reads every file of some shards, and examines the files beside the shards.
-use super::{ALL, EntryOutcome, Pass, SweepPhase};
+use super::{ALL, EntryOutcome, Pass};
+use crate::admin::SweepPhase;
 use crate::clock::micros;
 use crate::file::disk::{Access, Directory};
 use crate::file::expiry_index::{self, BUCKET_MICROS, Entry};
@@ -29,7 +30,7 @@ impl Pass<'_> {
         for stray in self.store.strays(false) {
             match stray {
                 Ok(stray) if matches!(stray.content, Content::Temporary) => self.remove_stray(&stray),
-                Ok(_) => self.report.unknown += 1,
+                Ok(_) => self.report.files.unknown += 1,
                 Err(error) => self.report.fail(error),
             }
         }
@@ -94,7 +95,7 @@ impl Pass<'_> {
                 },
                 Ok(None) => {}
                 Err(error) => {
-                    self.report.examined += 1;
+                    self.report.files.examined += 1;
                     self.report.fail(error);
                     session_at(shard, &name).inspect(|id| {
                         self.reinsert_for_next_pass(*id);
@@ -115,27 +116,27 @@ impl Pass<'_> {
     ) {
         match &file.content {
             Content::Foreign(_) | Content::Newer(_) | Content::Older(_) | Content::Unknown => {
-                self.report.unknown += 1;
+                self.report.files.unknown += 1;
             }
             Content::Temporary => self.remove_temporary(directory, name, file),
             Content::Live(live) => {
                 let (deadline, bucket) = (live.record.deadline(), indexed.get(&live.id).copied());
-                self.report.examined += 1;
+                self.report.files.examined += 1;
                 self.collect_user(live);
                 self.insert_if_lost(live.id, deadline, bucket);
                 self.count_renewed(deadline, bucket);
             }
             Content::Moved(moved) => {
-                self.report.examined += 1;
+                self.report.files.examined += 1;
                 self.walk_dead(directory, moved.id, indexed);
             }
             Content::Expired(live) | Content::CutOff(live) => {
-                self.report.examined += 1;
+                self.report.files.examined += 1;
                 self.collect_user(live);
                 self.walk_dead(directory, live.id, indexed);
             }
             Content::Damaged(id) | Content::Unfinished(id) => {
-                self.report.examined += 1;
+                self.report.files.examined += 1;
                 let _ = self.remove_if_dead(directory, *id, true);
             }
         }
@@ -176,7 +177,7 @@ impl Pass<'_> {
     fn count_renewed(&mut self, deadline: SystemTime, bucket: Option<u64>) {
         let is_over = |bucket: u64| bucket < micros(self.now) / BUCKET_MICROS;
         if self.options.dry_run && !self.is_lost(deadline, bucket) && bucket.is_some_and(is_over) {
-            self.report.renewed += 1;
+            self.report.files.renewed += 1;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A process that dies in any call of any operation.
 use super::sweeps::unrested;
 use super::*;
+use crate::admin::Admin;
 use std::collections::HashSet;
 
 fn die_in_every_call(operation: Operation, power_safe: bool) {
@@ -120,7 +121,7 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                     file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
                 }
                 let report = fixture.store.sweep(&unrested().full(true)).unwrap();
-                let done = (report.damaged, report.failed, report.removed);
+                let done = (report.files.damaged, report.failed, report.removed);
                 assert_eq!(done, (0, 0, 0), "{context}: {report:?}");
                 let alive = usize::from(old.is_some()) + usize::from(made.is_some());
                 let moved = usize::from(fixture.is_moved(&session));

@@ -3,9 +3,9 @@
 mod log;
 
 use super::*;
+use crate::admin::{Admin, SweepOptions};
 use crate::clock::Clock;
 use crate::event::Event;
-use crate::file::SweepOptions;
 use crate::file::disk::faults::during_with_looks;
 use crate::record::Login;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -488,7 +488,7 @@ fn a_session_restored_from_before_its_cut_off_stays_dead() {
     let after = fs::metadata(stores.log()).unwrap().len();
     assert!(after < before + 64 * 50, "{after} bytes: it was not rewritten");
     let report = stores.all[0].sweep(&SweepOptions::new().cpu_percent(100).full(true)).unwrap();
-    assert_eq!((report.removed, report.cut_off), (1, 1));
+    assert_eq!((report.removed, report.files.cut_off), (1, 1));
     assert!(!path.exists());
     fs::write(&path, backup).unwrap();
     assert_eq!(stores.alive(&ada), [false; 3]);

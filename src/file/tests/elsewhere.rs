@@ -1,5 +1,6 @@
 //! Stores on network file systems and on file systems of processes, as far as a local file system can imitate them.
 use super::*;
+use crate::admin::Admin;
 use crate::file::disk::pretending;
 
 const FUSE: u32 = 0x6573_5546;
@@ -37,7 +38,7 @@ fn where_memory_is_not_shared_a_store_opens_and_keeps_no_copies() {
             );
             assert_eq!(store.uncached_file_system(), Some(name));
             let stats = store.stats();
-            assert_eq!((stats.hits, stats.copies, stats.misses), (0, 0, 7), "{name}");
+            assert_eq!((stats.hits, stats.files.copies, stats.files.misses), (0, 0, 7), "{name}");
         }
         drop(stores);
         // The store names the file system only if that is the reason for having no cache. Here the option is the
@@ -48,7 +49,7 @@ fn where_memory_is_not_shared_a_store_opens_and_keeps_no_copies() {
     let dir = directory();
     let store = FileStore::open(dir.path()).unwrap();
     store.create(&record("x"), Durability::Relaxed).unwrap();
-    assert_eq!((store.uncached_file_system(), store.stats().copies), (None, 1));
+    assert_eq!((store.uncached_file_system(), store.stats().files.copies), (None, 1));
 }
 
 /// A file server may accept the flags of a rename, and report success although it has lost a file.

@@ -1,6 +1,7 @@
 //! Ends that are interrupted, or whose system calls fail. An absent name must prove that the end is complete.
 use super::sweeps::unrested;
 use super::*;
+use crate::admin::Admin;
 
 /// The way in which a session is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,13 +109,13 @@ fn a_sweep_finishes_an_end_that_was_begun_without_the_lock() {
     assert!(left.exists() && !path.exists());
     let sweep = |options| fixture.store.sweep(&options).unwrap();
     let full = || unrested().full(true);
-    assert_eq!(sweep(full()).temporary, 0);
+    assert_eq!(sweep(full()).files.temporary, 0);
     let file = fs::File::options().write(true).open(&left).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
-    assert_eq!((sweep(full().dry_run(true)).temporary, left.exists()), (1, true));
+    assert_eq!((sweep(full().dry_run(true)).files.temporary, left.exists()), (1, true));
     assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
     let report = sweep(full());
-    assert_eq!((report.temporary, report.unknown, report.failed), (1, 0, 0));
+    assert_eq!((report.files.temporary, report.files.unknown, report.failed), (1, 0, 0));
     assert!(!left.exists());
     assert_eq!(served(&warm, &session), None);
 }
@@ -128,7 +129,7 @@ fn a_sweep_syncs_and_invalidates_before_a_tombstone_goes() {
     let file = fs::File::options().write(true).open(fixture.path(&session)).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
     let (report, calls) = during(|_, _| None, || fixture.store.sweep(&unrested().full(true)));
-    assert_eq!(report.unwrap().temporary, 1);
+    assert_eq!(report.unwrap().files.temporary, 1);
     let order: Vec<_> =
         calls.into_iter().filter(|call| ["sync file", "invalidate", "unlink"].contains(call)).collect();
     assert_eq!(order, ["sync file", "invalidate", "unlink"]);

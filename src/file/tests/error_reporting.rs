@@ -2,6 +2,7 @@
 //! operation before it has changed.
 use super::sweeps::unrested;
 use super::*;
+use crate::admin::Admin;
 
 /// Whether the operation may succeed although this call failed and all others worked.
 fn may_be_silent(operation: Operation, calls: &[&'static str], n: usize) -> bool {
@@ -37,7 +38,7 @@ fn every_failed_call_is_reported_unless_it_may_be_silent() {
     {
         for call in 0.. {
             let (session, successor) = (fixture.session(power_safe), SessionId::random().unwrap());
-            let index_failures = fixture.store.stats().index_failures;
+            let index_failures = fixture.store.stats().files.index_failures;
             let fault = Fault { call, errno: Errno::IO, then: Then::Works };
             let (result, calls) =
                 during(fault.plan(), || operation.run(&fixture.store, &session, &successor));
@@ -50,7 +51,7 @@ fn every_failed_call_is_reported_unless_it_may_be_silent() {
             );
             assert!(result.is_err() || may_be_silent(operation, &calls, call), "{context}: no error");
             if calls[call] == "append" {
-                assert_eq!(fixture.store.stats().index_failures, index_failures + 1, "{context}");
+                assert_eq!(fixture.store.stats().files.index_failures, index_failures + 1, "{context}");
             }
             let unread = operation == Operation::Delete
                 && ["open session in shard", "lock", "read"].contains(&calls[call]);

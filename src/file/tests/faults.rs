@@ -1,5 +1,6 @@
 //! Each call of each operation fails: the file holds the old version or the new one, and the error says which.
 use super::*;
+use crate::admin::Admin;
 
 /// Fails call 0, 1, 2 … of an operation, until a run meets no fault. Each call fails alone, together with all later
 /// calls, and together with each single later call. The sessions are a usual one and one whose file is larger than one
@@ -419,7 +420,7 @@ fn a_bucket_that_refuses_an_append_is_closed_and_counted() {
     let fixture = Fixture::new();
     let open = || descriptors(|open| open.starts_with(fixture.dir.path().join(DUE)));
     for errno in [Errno::IO.raw_os_error(), SHORT] {
-        let index_failures = fixture.store.stats().index_failures;
+        let index_failures = fixture.store.stats().files.index_failures;
         for n in 1..=10 {
             // The store has not opened a bucket yet.
             let mut record = record("x");
@@ -432,7 +433,7 @@ fn a_bucket_that_refuses_an_append_is_closed_and_counted() {
             let create = || fixture.store.create_file(SessionRef::Id(&session), record, false);
             during(fail, create).0.unwrap();
         }
-        assert_eq!(fixture.store.stats().index_failures, index_failures + 10);
+        assert_eq!(fixture.store.stats().files.index_failures, index_failures + 10);
         assert_eq!(open(), 0, "a bucket leaked");
     }
 }

@@ -1,6 +1,7 @@
 //! A child is forked while another thread of its parent holds a lock. In the child, nothing releases that lock.
 #![expect(unsafe_code, reason = "there is no safe fork")]
 use super::*;
+use crate::admin::Admin;
 use crate::file::read_cache::{Key, Trust};
 
 fn is_refused<T>(result: Result<T>) -> bool {
@@ -18,14 +19,14 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
         ("delete_of", |store, id| is_refused(store.delete_of("ada", Some(&id.to_token())))),
         ("delete_all", |store, _| is_refused(store.delete_all())),
         ("files", |store, _| store.files().all(is_refused)),
-        ("stats", |store, _| store.stats().copies == 0),
+        ("stats", |store, _| store.stats().files.copies == 0),
         ("debug", |store, _| format!("{store:?}").contains("ReadCache")),
     ];
     let dir = directory();
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
     let session = SessionId::random().unwrap();
     store.create_file(SessionRef::Id(&session), record("x"), false).unwrap();
-    assert_eq!(store.stats().copies, 1);
+    assert_eq!(store.stats().files.copies, 1);
     for (name, call) in calls {
         let (has_it, is_held) = mpsc::channel();
         let (let_go, may_go) = mpsc::channel::<()>();

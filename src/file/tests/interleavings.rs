@@ -1,5 +1,6 @@
 //! Operations of other processes between one call of an operation and the next.
 use super::*;
+use crate::admin::Admin;
 
 /// A logout meets a save at each of the save's calls. The logout runs in a thread of the same process or in another
 /// process, and cannot wait for the save.

@@ -2,8 +2,8 @@
 //! dies.
 use super::sweeps::unrested;
 use super::*;
+use crate::admin::{Admin, SweepOptions};
 use crate::clock::Clock;
-use crate::file::SweepOptions;
 use crate::file::slot::{self, Mark, PREFIX_LEN, State};
 use crate::id::PublicId;
 use crate::store::GRACE_MAX;
@@ -340,9 +340,15 @@ fn a_mark_is_swept_when_its_grace_period_is_over_and_not_before() {
         file.set_modified(SystemTime::now() - Duration::from_secs(30 * 86_400)).unwrap();
         let sweep = |options: &SweepOptions| {
             let report = fixture.store.sweep(options).unwrap();
-            let others = (report.removed, report.renewed, report.damaged, report.temporary, report.unknown);
+            let others = (
+                report.removed,
+                report.files.renewed,
+                report.files.damaged,
+                report.files.temporary,
+                report.files.unknown,
+            );
             assert_eq!((others, report.failed), ((0, 0, 0, 0, 0), 0), "{report:?}");
-            report.moved
+            report.files.moved
         };
         clock.set(begin + MINUTE - Duration::from_micros(1));
         assert_eq!((sweep(&options), fixture.path(&session).exists()), (0, true));
@@ -366,10 +372,10 @@ fn a_mark_that_the_index_lost_is_found_by_the_walk() {
             fs::remove_file(path).unwrap();
         }
     }
-    assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().moved, 0);
+    assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().files.moved, 0);
     clock.set(begin + MINUTE);
     // In this hour, no walk is due.
-    assert_eq!(fixture.store.sweep(&unrested()).unwrap().moved, 1);
+    assert_eq!(fixture.store.sweep(&unrested()).unwrap().files.moved, 1);
     assert!(!fixture.path(&session).exists());
 }
 
@@ -387,7 +393,7 @@ fn a_mark_that_outlives_the_sessions_deadline_is_filed_again() {
     for (minutes, moved) in [(1, 0), (6, 0), (9, 0), (10, 1)] {
         clock.set(begin + minutes * MINUTE);
         let report = fixture.store.sweep(&unrested()).unwrap();
-        assert_eq!((report.moved, report.failed), (moved, 0), "{minutes}: {report:?}");
+        assert_eq!((report.files.moved, report.failed), (moved, 0), "{minutes}: {report:?}");
     }
     assert!(!fixture.path(&session).exists());
 }
@@ -409,11 +415,11 @@ fn a_sweep_completes_the_mark_of_a_killed_rotation_first() {
     let sweep = || fixture.store.sweep(&unrested()).unwrap();
     for failing in ["sync file", "invalidate"] {
         let (report, _) = during(fail_nth(failing, 0), sweep);
-        assert_eq!((report.moved, report.failed), (0, 1), "{failing}: {report:?}");
+        assert_eq!((report.files.moved, report.failed), (0, 1), "{failing}: {report:?}");
         assert!(fixture.path(&session).exists(), "{failing}");
     }
     let (report, calls) = during(|_, _| None, sweep);
-    assert_eq!(report.moved, 1, "{report:?}");
+    assert_eq!(report.files.moved, 1, "{report:?}");
     let order: Vec<_> =
         calls.into_iter().filter(|call| ["sync file", "invalidate", "unlink"].contains(call)).collect();
     assert_eq!(order, ["sync file", "invalidate", "unlink"]);
@@ -428,7 +434,7 @@ fn a_mark_from_the_future_is_over() {
     // The clock is set back a little, as time servers do.
     clock.set(begin - MINUTE);
     assert!(fixture.is_moved(&session));
-    assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().moved, 0);
+    assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().files.moved, 0);
     clock.set(begin - Duration::from_secs(365 * 86_400));
     let found = fixture.store.load(&session.to_token()).unwrap();
     let Lookup::Absent(Absent::Moved(moved)) = found else { panic!("it is {found:?}") };
@@ -436,7 +442,7 @@ fn a_mark_from_the_future_is_over() {
     assert_eq!(end(&fixture.store, &session), None);
     let login = Rotation::default().grace(GRACE).login("ada");
     assert!(rotate(&fixture.store, &session, &login).unwrap().is_none());
-    assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().moved, 1);
+    assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().files.moved, 1);
     assert!(!fixture.path(&session).exists());
     assert!(fixture.path(&successor).exists());
 }
@@ -447,7 +453,7 @@ fn a_complete_mark_is_swept_without_a_sync() {
     moved_at(&fixture, begin);
     clock.set(begin + MINUTE);
     let (report, calls) = during(|_, _| None, || fixture.store.sweep(&unrested()).unwrap());
-    assert_eq!(report.moved, 1);
+    assert_eq!(report.files.moved, 1);
     assert!(calls.iter().all(|call| !call.starts_with("sync")), "{calls:?}");
 }
 

@@ -7,11 +7,12 @@ mod interleavings;
 mod io_errors;
 
 use super::*;
+use crate::admin::{Admin, SweepOptions, SweepOutcome, SweepReport};
 use crate::clock::{Clock, micros};
 use crate::file::disk::Access;
 use crate::file::expiry_index::{self, Reader, bucket_of};
 use crate::file::layout::{SWEEP, bucket_named, shard_name};
-use crate::file::{Content, ScannedFile, SweepOptions, SweepOutcome, SweepReport};
+use crate::file::{Content, ScannedFile};
 use crate::id::PublicId;
 use std::cell::Cell;
 use std::sync::LazyLock;

@@ -1,5 +1,6 @@
 //! The user index under faults, kills and compaction: no list that says that it is complete lacks a session.
 use super::*;
+use crate::admin::{Admin, SweepOptions};
 use crate::file::layout::{COMPLETE, USERS, user_bucket_name};
 use crate::file::user_index::{ENTRY_BYTES, bucket_of, compact_now};
 use crate::id::PublicId;
@@ -126,7 +127,7 @@ fn a_failed_insertion_fails_no_login_and_no_complete_list_lacks_it() {
                 break;
             }
             calls_made += 1;
-            let failures = fixture.store.stats().index_failures;
+            let failures = fixture.store.stats().files.index_failures;
             if created.is_ok() && failures > 0 {
                 let of_users = !fixture.dir.path().join(USERS).join(COMPLETE).exists();
                 failed += usize::from(of_users);
@@ -134,7 +135,7 @@ fn a_failed_insertion_fails_no_login_and_no_complete_list_lacks_it() {
             check_list(&fixture, &context);
             fixture.check_nothing_is_held(&context);
             // A sweep makes the list complete, and finds the session.
-            fixture.store.sweep(&crate::file::SweepOptions::new().cpu_percent(100)).unwrap();
+            fixture.store.sweep(&SweepOptions::new().cpu_percent(100)).unwrap();
             let (found, is_complete) = listed(&fixture.store);
             assert!(is_complete && found == existing(&fixture), "{context}");
         }
@@ -315,7 +316,7 @@ fn a_walk_beside_a_failed_insertion_completes_nothing() {
         }
         None
     };
-    let options = crate::file::SweepOptions::new().cpu_percent(100);
+    let options = SweepOptions::new().cpu_percent(100);
     let (swept, _) = during(interrupt, || fixture.store.sweep(&options));
     swept.unwrap();
     assert_eq!(listed(&fixture.store), (BTreeSet::new(), false));

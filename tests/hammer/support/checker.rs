@@ -4,7 +4,9 @@ use super::dice::Dice;
 use super::ledger::{Ledger, Life};
 use super::process::Parent;
 use super::versions;
-use sessile::{Absent, Durability, FileStore, Live, Lookup, Record, Store, Timing, Token, Value, Verdict};
+use sessile::{
+    Absent, Admin, Durability, FileStore, Live, Lookup, Record, Store, Timing, Token, Value, Verdict,
+};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::{AddAssign, Index, IndexMut};
@@ -111,7 +113,7 @@ impl Findings {
     pub(crate) fn add_stats(&mut self, store: &FileStore) {
         let stats = store.stats();
         self.counts[Count::Hits] += stats.hits;
-        self.counts[Count::Misses] += stats.misses;
+        self.counts[Count::Misses] += stats.files.misses;
         let answered = self.counts[Count::Hits] + self.counts[Count::Misses];
         assert_eq!(answered, self.counts[Loads], "each load is a hit or a miss");
     }

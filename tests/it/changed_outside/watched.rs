@@ -5,7 +5,7 @@ use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{directory_in_memory, put, record};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use sessile::{Durability, ErrorKind, FileStore, PublicId, Saved, Store, Token};
+use sessile::{Admin, Durability, ErrorKind, FileStore, PublicId, Saved, Store, Token};
 use std::collections::HashSet;
 use std::error::Error as _;
 use std::fs::{self, File};
@@ -223,7 +223,7 @@ fn saves_evict_no_entry_of_another_session() {
         for saved in sessions {
             assert_eq!(shown(&store, &saved.token), text);
         }
-        assert_eq!(store.stats().invalidations, before.invalidations + sessions.len() as u64);
+        assert_eq!(store.stats().files.invalidations, before.files.invalidations + sessions.len() as u64);
         check_hits(&store, sessions, &text);
     }
     child.finish();

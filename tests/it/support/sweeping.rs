@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use super::texts::{directory_in_memory, load, path_of, record};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
-use sessile::file::{SweepOptions, SweepOutcome, SweepReport};
+use sessile::admin::{SweepOptions, SweepOutcome, SweepReport};
 use sessile::{
-    Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Result, Saved, Store, Timing, Token,
-    Verdict,
+    Admin, Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Result, Saved, Store, Timing,
+    Token, Verdict,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -142,8 +142,8 @@ fn open(root: &Path, clock: &Clock) -> FileStore {
 
 /// The counts of a report: examined, removed, renewed, damaged, temporary, unknown, failed.
 pub(crate) fn counts(report: &SweepReport) -> [u64; 7] {
-    let SweepReport { examined, removed, renewed, damaged, temporary, unknown, failed, .. } = report;
-    [*examined, *removed, *renewed, *damaged, *temporary, *unknown, *failed]
+    let SweepReport { removed, failed, files, .. } = report;
+    [files.examined, *removed, files.renewed, files.damaged, files.temporary, files.unknown, *failed]
 }
 
 /// Sets the times of a file, directory or link to `by` ago.

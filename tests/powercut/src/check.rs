@@ -9,10 +9,11 @@ use crate::operation::GRACE;
 use crate::rig::Rig;
 use crate::stop;
 use anyhow::{Context, Result, anyhow};
-use sessile::file::{Content, ScannedFile, SweepOptions, SweepOutcome};
+use sessile::admin::{SweepOptions, SweepOutcome};
+use sessile::file::{Content, ScannedFile};
 use sessile::{
-    Clock, Durability, FileStore, FileStoreOptions, Live, Lookup, Moved, PublicId, Record, Rotation, Saved,
-    Store, Verdict,
+    Admin, Clock, Durability, FileStore, FileStoreOptions, Live, Lookup, Moved, PublicId, Record, Rotation,
+    Saved, Store, Verdict,
 };
 use std::collections::HashMap;
 use std::fs::{self, File, FileTimes};

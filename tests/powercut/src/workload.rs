@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Signal, set_parent_process_death_signal};
-use sessile::file::{ReaperOptions, SweepOptions, SweepReport};
+use sessile::admin::{SweepOptions, SweepReport};
+use sessile::reaper::{Reaper, ReaperOptions};
 use sessile::{Durability, FileStoreOptions};
 use std::env;
 use std::os::unix::process::ExitStatusExt;
@@ -189,7 +190,7 @@ impl Worker {
             .interval(Duration::from_millis(100))
             .sweep(sweep)
             .observer(observe_sweeps(Notes::open(&self.scene.notes)?, fail.clone()));
-        let _reaper = client.store.start_reaper(reaper).context("start a reaper")?;
+        let _reaper = Reaper::start(&client.store, reaper).context("start a reaper")?;
         for thread in 0..THREADS {
             let number = hand_of(self.number, thread);
             let mut hand = Hand {
@@ -219,8 +220,8 @@ fn observe_sweeps(notes: Notes, fail: Sender<anyhow::Error>) -> impl FnMut(&sess
     move |swept| {
         let failure = match swept {
             Ok(report) if report.failed == 0 => {
-                if report.removed + report.moved > 0 {
-                    notes.say(Note::Swept { removed: report.removed, moved: report.moved });
+                if report.removed + report.files.moved > 0 {
+                    notes.say(Note::Swept { removed: report.removed, moved: report.files.moved });
                 }
                 return;
             }

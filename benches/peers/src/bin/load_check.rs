@@ -11,9 +11,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 use serde_json::json;
-use sessile::file::ReaperOptions;
 use sessile::http::tiny_http::serve;
-use sessile::{Cookies, Durability, FileStore, FileStoreOptions, Session, Sessions};
+use sessile::reaper::{Reaper, ReaperOptions};
+use sessile::{Admin, Cookies, Durability, FileStore, FileStoreOptions, Session, Sessions};
 use sessile_peers::{Stop, median, turn};
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -262,7 +262,7 @@ fn main() -> Result<(), Failure> {
     let dir = tempfile::Builder::new().prefix("load-check-").tempdir_in(&args.dir)?;
     let durability = if args.power_safe { Durability::PowerSafe } else { Durability::Relaxed };
     let store: Arc<FileStore> = Arc::new(FileStoreOptions::new().durability(durability).open(dir.path())?);
-    let _reaper = store.start_reaper(ReaperOptions::new())?;
+    let _reaper = Reaper::start(&store, ReaperOptions::new())?;
     let sessions = Sessions::new(Arc::clone(&store), Cookies::plain_http())?;
     let sites = [Site::start(&args, Some(&sessions))?, Site::start(&args, None)?];
     let mut samples = [Samples::new(), Samples::new()];
@@ -306,7 +306,7 @@ fn main() -> Result<(), Failure> {
         let share = 100.0 * (1.0 - samples[0].rate() / samples[1].rate());
         println!(
             "sessions take {share:.0} % of the server's rate; {} hits, {} misses",
-            stats.hits, stats.misses
+            stats.hits, stats.files.misses
         );
     }
     if samples.iter().any(|samples| samples.failed > 0) {

@@ -2,8 +2,8 @@
 //! without a sync; or with its defaults. `load` uses a store without a cache on the same directory.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Durability, Found, Key, Operation, text, usual_deadline};
-use sessile::file::SweepOptions;
-use sessile::{FileStore, FileStoreOptions, Lookup, PublicId, Record, Store, Token, Value, Verdict};
+use sessile::admin::SweepOptions;
+use sessile::{Admin, FileStore, FileStoreOptions, Lookup, PublicId, Record, Store, Token, Value, Verdict};
 use std::thread;
 use std::time::SystemTime;
 

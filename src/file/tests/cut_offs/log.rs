@@ -1,6 +1,7 @@
 //! The log itself: read again after errors, replaced, written over by an older one, lost, full, at the end of its
 //! numbers.
 use super::*;
+use crate::admin::Admin;
 use crate::file::cut_offs::CutOffs;
 use crate::file::disk::Root;
 

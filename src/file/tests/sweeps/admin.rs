@@ -1,6 +1,7 @@
 //! Load, delete, import, quarantine and scan by public id: in each run, one call fails, or is the last one of a
 //! process, or another process works on the session before it.
 use super::*;
+use crate::admin::Admin;
 
 /// An operation by public id, or a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

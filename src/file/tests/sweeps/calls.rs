@@ -1,5 +1,6 @@
 //! The system calls of a sweep, and their order.
 use super::*;
+use crate::admin::Admin;
 
 /// The first calls of every pass: it opens the index, locks it, and reads the hour of the last walk; then the marker of
 /// a complete user index.
@@ -65,7 +66,7 @@ fn a_due_session_costs_one_read_and_a_later_one_none() {
     stage.session(Where::Elsewhere, at(MADE, 35), "expired");
     stage.clock.set(at(MADE, 36));
     let report = stage.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
-    assert_eq!((report.examined, report.removed), (1, 1));
+    assert_eq!((report.files.examined, report.removed), (1, 1));
     // The session is read only once.
     stage.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
@@ -73,13 +74,13 @@ fn a_due_session_costs_one_read_and_a_later_one_none() {
     stage.store().delete_by_id(&gone.public_id()).unwrap();
     stage.clock.set(at(MADE, 38));
     let report = stage.check_calls(&[&bucket, &[SHARD], &GONE, &[STRUCK, END_OF_BUCKET]]);
-    assert_eq!((report.examined, report.removed), (0, 0));
+    assert_eq!((report.files.examined, report.removed), (0, 0));
     stage.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
     let renewed = stage.renewed(Where::Elsewhere, at(MADE, 39), at(MADE + 9, 0), "renewed");
     stage.clock.set(at(MADE, 40));
     let report = stage.check_calls(&[&bucket, &[SHARD], &ALIVE, &INSERTED, &[STRUCK, END_OF_BUCKET]]);
-    assert_eq!((report.examined, report.renewed), (1, 1));
+    assert_eq!((report.files.examined, report.files.renewed), (1, 1));
     // The session is not read until its new hour.
     stage.check_calls(&[&BEGIN, &[LIST, SIZE], &ENTRIES, &[END_OF_BUCKET]]);
     assert_eq!(stage.text(&renewed).as_deref(), Some("renewed"));
@@ -182,7 +183,7 @@ fn a_sweep_syncs_nothing_and_opens_due_or_walked_sessions_only() {
     // 40 minutes past the hour are opened in both shards.
     let opened = |by| calls.iter().filter(|call| **call == by).count();
     assert_eq!((opened("open session"), opened("open session in shard")), (8, 2 + 4 + 4), "{report:?}");
-    assert_eq!((report.examined, report.removed), (8 + 4, 4), "{report:?}");
+    assert_eq!((report.files.examined, report.removed), (8 + 4, 4), "{report:?}");
 }
 
 /// An absent name must mean that the invalidation was made.

@@ -1,5 +1,6 @@
 //! Operations on a session between two calls of a sweep, and sweeps between two calls of other operations.
 use super::*;
+use crate::admin::Admin;
 
 /// Runs an operation in another thread before the call with this number, if there are as many calls.
 fn in_call(

@@ -1,5 +1,6 @@
 //! Sweeps in which one call fails, or in which the process dies in one call.
 use super::*;
+use crate::admin::Admin;
 
 /// The sessions that must not be lost, with their deadlines and texts.
 type Alive = Vec<(SessionId, SystemTime, &'static str)>;
@@ -88,7 +89,7 @@ impl Scene {
 
         // Files that the index lacks wait for the next walk.
         let report = stage.sweep_without_failures(&unrested().full(true), context);
-        assert_eq!((report.damaged, report.unknown), (1, 2), "{context}");
+        assert_eq!((report.files.damaged, report.files.unknown), (1, 2), "{context}");
         check_alive(context);
         assert!(!stage.exists(&self.expired_unindexed), "{context}");
         for path in &self.leftovers {
@@ -197,8 +198,14 @@ fn fail_every_call(then: Then) {
     let scene = Scene::new(&stage);
     let (report, calls) =
         during(|_, _| None, || stage.sweep_without_failures(&unrested(), "without a fault"));
-    let counts = [report.examined, report.removed, report.renewed, report.damaged, report.temporary];
-    assert_eq!((counts, report.unknown), ([10, 4, 3, 1, 3], 2));
+    let counts = [
+        report.files.examined,
+        report.removed,
+        report.files.renewed,
+        report.files.damaged,
+        report.files.temporary,
+    ];
+    assert_eq!((counts, report.files.unknown), ([10, 4, 3, 1, 3], 2));
     let silent = silent_calls(&calls);
     scene.check(&stage, "without a fault");
     for errno in REFUSALS {

@@ -8,8 +8,7 @@
 //! - **Any number of processes** may each have a reaper on the same store: one sweeps at a time, and the others skip
 //!   that sweep.
 //! - **It may be killed at any point**, as a sweep may; a server that never returns need not stop it.
-use super::FileStore;
-use super::sweep::{SweepOptions, SweepOutcome, SweepProgress, SweepReport};
+use crate::admin::{Admin, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::write_line;
@@ -32,14 +31,15 @@ type Observer = dyn FnMut(&Result<SweepReport>) + Send;
 /// Options of a [`Reaper`].
 ///
 /// ```
-/// # use sessile::{FileStore, file::ReaperOptions};
-/// # use std::sync::Arc;
+/// use sessile::{FileStore, Reaper, ReaperOptions};
+/// use std::sync::Arc;
 /// # let dir = tempfile::tempdir()?;
 /// let store = Arc::new(FileStore::open(dir.path())?);
-/// let reaper = store.start_reaper(ReaperOptions::new().observer(|swept| match swept {
+/// let options = ReaperOptions::new().observer(|swept| match swept {
 ///     Ok(report) => println!("{} expired sessions removed", report.removed),
 ///     Err(error) => eprintln!("{error}"),
-/// }))?;
+/// });
+/// let reaper = Reaper::start(&store, options)?;
 /// // … serve; and at the end, or never:
 /// let done = reaper.close();
 /// # assert_eq!(done.errors, 0);
@@ -125,8 +125,8 @@ pub struct ReaperStats {
     pub panics: u64,
 }
 
-/// A thread that sweeps a store; see [`FileStore::start_reaper`]. Dropping the handle stops the thread and waits until
-/// it has ended: 0.2 s at most, unless a call to the file system takes longer.
+/// A thread that sweeps a store; see [`start`](Self::start). Dropping the handle stops the thread and waits until
+/// it has ended: 0.2 s at most, unless a call to the file system or to the server takes longer.
 #[derive(Debug)]
 #[must_use = "dropped, it stops"]
 pub struct Reaper {
@@ -137,21 +137,30 @@ pub struct Reaper {
     fork_guard: ForkGuard,
 }
 
-impl FileStore {
-    /// Starts a thread that [sweeps](Self::sweep) this store at intervals until its handle is dropped. The store may be
+impl Reaper {
+    /// Starts a thread that [sweeps](Admin::sweep) a store at intervals until its handle is dropped. The store may be
     /// dropped first; the thread then ends by itself.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] for options out of bounds, [`ErrorKind::Forked`] in a process that inherited the store,
     /// [`ErrorKind::Io`] if the system can start no thread.
-    pub fn start_reaper(self: &Arc<Self>, options: ReaperOptions) -> Result<Reaper> {
+    ///
+    /// ```
+    /// use sessile::{FileStore, Reaper, ReaperOptions};
+    /// use std::sync::Arc;
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = Arc::new(FileStore::open(dir.path())?);
+    /// let _reaper = Reaper::start(&store, ReaperOptions::new())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start<S: Admin + ?Sized + 'static>(store: &Arc<S>, options: ReaperOptions) -> Result<Self> {
         options.check()?;
-        self.queues.check_process()?;
+        store.check_process()?;
         let (stop, stopped) = bounded(0);
         let (requests, requested) = bounded(1);
         let worker = Worker {
-            store: Arc::downgrade(self),
+            store: Arc::downgrade(store),
             options,
             stopped,
             requested,
@@ -161,16 +170,14 @@ impl FileStore {
             .name("sessile-reaper".into())
             .spawn(|| worker.run_and_drop())
             .map_err(|error| Error::new(ErrorKind::Io, "start a reaper").with_source(error))?;
-        Ok(Reaper {
+        Ok(Self {
             stop: Some(stop),
             requests: Some(requests),
             thread: Some(thread),
             fork_guard: ForkGuard::new(),
         })
     }
-}
 
-impl Reaper {
     /// Requests a sweep now, and does not wait for its end. A sweep that is requested during another one follows it.
     pub fn sweep_now(&self) {
         if let Some(requests) = self.requests.as_ref().filter(|_| self.fork_guard.same_process()) {
@@ -209,15 +216,15 @@ impl Drop for Reaper {
     }
 }
 
-struct Worker {
-    store: Weak<FileStore>,
+struct Worker<S: ?Sized> {
+    store: Weak<S>,
     options: ReaperOptions,
     stopped: Receiver<()>,
     requested: Receiver<()>,
     stats: ReaperStats,
 }
 
-impl Worker {
+impl<S: Admin + ?Sized> Worker<S> {
     /// Runs until the reaper is stopped. Returns the counts, also if dropping the observer panics.
     fn run_and_drop(mut self) -> ReaperStats {
         let stats = self.run();
@@ -246,15 +253,15 @@ impl Worker {
         }
     }
 
-    fn sweep(&mut self, store: &Arc<FileStore>) {
+    fn sweep(&mut self, store: &Arc<S>) {
         let Self { options, stopped, stats, .. } = self;
-        let go_on = |_: &SweepProgress<'_>| match stopped.try_recv() {
+        let mut go_on = |_: &SweepProgress<'_>| match stopped.try_recv() {
             // If this is the only reference to the store, the program has dropped the store. The sweep stops, so that
             // the store is closed now.
             Err(TryRecvError::Empty) if Arc::strong_count(store) > 1 => Continue(()),
             _ => Break(()),
         };
-        let swept = contained(|| store.sweep_with(&options.sweep, go_on)).unwrap_or_else(|_| {
+        let swept = contained(|| store.sweep_with(&options.sweep, &mut go_on)).unwrap_or_else(|_| {
             stats.panics += 1;
             let reason = "it panicked, which is a fault of the library; please report it";
             Err(Error::new(ErrorKind::Panicked, "sweep session store").with_reason(reason))
@@ -289,7 +296,7 @@ impl ReaperStats {
             Ok(report) => {
                 self.sweeps += 1;
                 self.removed += report.removed;
-                self.bytes_freed += report.bytes_freed;
+                self.bytes_freed += report.files.bytes_freed;
                 self.errors += report.failed;
             }
             Err(_) => {

@@ -1,5 +1,5 @@
-//! The rate limit of a sweep, and the calls of its progress callback. This module sleeps, and calls no file.
-use super::options::{Budget, SweepPhase, SweepProgress, SweepReport};
+//! The rate limit of a sweep, and the calls of its progress callback. This module sleeps, and calls no store.
+use super::sweep::{Budget, SweepPhase, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::sync::{Instant, thread};
 use std::ops::ControlFlow;
@@ -13,27 +13,27 @@ const REPORT_EVERY: Duration = Duration::from_millis(50);
 const WORK_SLICE: Duration = Duration::from_millis(2);
 
 /// The progress callback; `Break` stops the sweep.
-pub(super) type ProgressFn<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<()>;
+pub type SweepProgressFn<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<()>;
 
-pub(super) struct Pace<'a> {
+pub(crate) struct Pace<'a> {
     budget: Budget,
-    progress: ProgressFn<'a>,
+    progress: SweepProgressFn<'a>,
     /// Whether the callback has panicked.
-    pub(super) panicked: bool,
-    pub(super) phase: SweepPhase,
+    pub(crate) panicked: bool,
+    pub(crate) phase: SweepPhase,
     /// The amount of this phase that is done, in shards or sessions.
-    pub(super) done: u64,
-    pub(super) total: u64,
+    pub(crate) done: u64,
+    pub(crate) total: u64,
     /// The time of the last call of the callback.
     reported_at: Instant,
     /// The end of the last sleep.
     working_since: Instant,
-    /// The earliest time for the next file, if the limit is in files per second.
+    /// The earliest time for the next file or row, if the limit is in those per second.
     next_file: Instant,
 }
 
 impl<'a> Pace<'a> {
-    pub(super) fn new(budget: Budget, progress: ProgressFn<'a>) -> Self {
+    pub(crate) fn new(budget: Budget, progress: SweepProgressFn<'a>) -> Self {
         let now = Instant::now();
         let phase = SweepPhase::Walk;
         Self {
@@ -50,33 +50,38 @@ impl<'a> Pace<'a> {
     }
 
     /// Begins a phase of the sweep, of `total` shards or sessions, and calls the callback.
-    pub(super) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
+    pub(crate) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
         (self.phase, self.done, self.total) = (phase, 0, total);
         self.report(Instant::now(), report)
     }
 
     /// Called after each file: sleeps if the limit is reached. Returns `Break` if the callback stopped the sweep.
-    pub(super) fn after_file(&mut self, report: &SweepReport) -> ControlFlow<()> {
-        if let Budget::FilesPerSecond(files) = self.budget {
+    pub(crate) fn after_file(&mut self, report: &SweepReport) -> ControlFlow<()> {
+        self.after(1, report)
+    }
+
+    /// Called after some files or rows, as [`after_file`](Self::after_file) is after one.
+    pub(crate) fn after(&mut self, count: u32, report: &SweepReport) -> ControlFlow<()> {
+        if let Budget::PerSecond(files) = self.budget {
             // A slow file makes the sweep late. At most REPORT_EVERY of that delay is made up for, so that no burst of
             // files follows.
             let now = Instant::now();
             self.next_file = self.next_file.max(now.checked_sub(REPORT_EVERY).unwrap_or(now))
-                + Duration::from_secs(1) / files;
+                + Duration::from_secs(1) * count / files;
         }
         self.checkpoint(report)
     }
 
     /// Called every few milliseconds during work that is not about single files. Sleeps if the limit is reached, and
     /// calls the callback at its interval.
-    pub(super) fn checkpoint(&mut self, report: &SweepReport) -> ControlFlow<()> {
+    pub(crate) fn checkpoint(&mut self, report: &SweepReport) -> ControlFlow<()> {
         let now = Instant::now();
         let worked = now - self.working_since;
         let pause = match self.budget {
             Budget::CpuPercent(percent) if worked >= WORK_SLICE => {
                 worked * u32::from(100 - percent) / u32::from(percent)
             }
-            Budget::FilesPerSecond(_) => self.next_file.saturating_duration_since(now),
+            Budget::PerSecond(_) => self.next_file.saturating_duration_since(now),
             Budget::CpuPercent(_) => Duration::ZERO,
         };
         if pause > Duration::ZERO {
@@ -144,7 +149,7 @@ mod tests {
     #[test]
     fn a_budget_is_not_exceeded() {
         let time = Duration::from_millis(400);
-        let files = files_in(Budget::FilesPerSecond(100), Duration::ZERO, time);
+        let files = files_in(Budget::PerSecond(100), Duration::ZERO, time);
         assert!((2..=47).contains(&files), "{files} files in 0.4 s, at 100 a second");
         let worked = files_in(Budget::CpuPercent(25), Duration::from_millis(1), time);
         assert!((2..=120).contains(&worked), "{worked} ms of work in 400, at a quarter");
@@ -158,7 +163,7 @@ mod tests {
             if asked.get() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let began = Instant::now();
-        let mut pace = Pace::new(Budget::FilesPerSecond(1), &mut stop);
+        let mut pace = Pace::new(Budget::PerSecond(1), &mut stop);
         let report = SweepReport::default();
         assert!((0..10).any(|_| pace.after_file(&report).is_break()));
         assert!(began.elapsed() < Duration::from_secs(5));

@@ -1,0 +1,237 @@
+//! [`RowStore`] as an [`Admin`]: sweeps in batches, operations by public id, pages of all rows.
+use super::row::{CutOffs, Row, Stored, Tags, random_tag};
+use super::store::State;
+use super::{RowStore, Rows, Selected};
+use crate::admin::{
+    Admin, Budget, Cursor, Pace, ScanPage, Scanned, Stats, SweepOptions, SweepOutcome, SweepPhase,
+    SweepProgressFn, SweepReport,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::PublicId;
+use crate::record::Record;
+use crate::store::{Absent, Durability, Live, Lookup};
+use crate::sync::Instant;
+use std::ops::ControlFlow::{self, Break, Continue};
+
+/// The most rows that a sweep removes at once, so that it is in no other caller's way.
+const BATCH_MAX: usize = 200;
+
+/// Some rows of a back end, as [`Rows::scan`] reads them.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RowPage {
+    /// The rows that were read.
+    pub rows: Vec<(PublicId, Selected)>,
+    /// The ids of rows that fail their checks.
+    pub damaged: Vec<PublicId>,
+    /// The place at which the next page begins; `None` if this is the last one.
+    pub next: Option<String>,
+}
+
+impl RowPage {
+    /// A page without damaged rows.
+    ///
+    /// ```
+    /// assert!(sessile::rows::RowPage::new(vec![], None).next.is_none());
+    /// ```
+    #[must_use]
+    pub fn new(rows: Vec<(PublicId, Selected)>, next: Option<String>) -> Self {
+        Self { rows, damaged: Vec::new(), next }
+    }
+}
+
+impl<R: Rows> Admin for RowStore<R> {
+    fn sweep_with(&self, options: &SweepOptions, progress: SweepProgressFn<'_>) -> Result<SweepReport> {
+        self.tally.sweep(self.sweep_rows(options, progress), |report| report.removed)
+    }
+
+    fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
+        self.tally.read(self.attempts().and_then(|mut attempts| {
+            Ok(match self.state(id, &mut attempts)? {
+                State::Live(row) => Lookup::Live(Live { record: row.record, id: *id }),
+                State::Moved(moved) => Lookup::Absent(Absent::Moved(moved.to_moved(*id))),
+                State::Absent(absent) => Lookup::Absent(absent),
+            })
+        }))
+    }
+
+    fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
+        let ended = self.attempts().and_then(|mut attempts| self.remove_session(*id, &mut attempts));
+        self.tally.end(ended, Option::is_some)
+    }
+
+    fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
+        self.tally.save(self.import_row(id, record, how), |imported| *imported)
+    }
+
+    fn scan(&self, from: Option<&Cursor>, limit: usize) -> Result<ScanPage> {
+        self.tally.read(self.scan_rows(from, limit.max(1)))
+    }
+
+    fn count(&self) -> Result<u64> {
+        let mut attempts = self.attempts()?;
+        self.tally.read(self.repeat(&mut attempts, |until| self.rows.count(until)))
+    }
+
+    fn stats(&self) -> Stats {
+        Stats { loads: self.loads(), ..self.tally.stats() }
+    }
+
+    fn health(&self) -> Result<()> {
+        let mut attempts = self.attempts()?;
+        self.tally.read(self.repeat(&mut attempts, |until| self.rows.cut_offs(None, until)).map(drop))
+    }
+
+    fn check_process(&self) -> Result<()> {
+        self.queues.check_process()
+    }
+}
+
+impl<R: Rows> RowStore<R> {
+    fn sweep_rows(&self, options: &SweepOptions, progress: SweepProgressFn<'_>) -> Result<SweepReport> {
+        let began = Instant::now();
+        options.check()?;
+        let (mut report, mut pace) = (SweepReport::new(), Pace::new(options.budget, progress));
+        let end = if options.dry_run {
+            self.count_over(&mut report, &mut pace)?
+        } else {
+            // At a limit of few rows a second, a batch of many would be followed by a long rest.
+            let batch = match options.budget {
+                Budget::PerSecond(rows) => BATCH_MAX.min(rows as usize),
+                Budget::CpuPercent(_) => BATCH_MAX,
+            };
+            self.remove_over(batch, &mut report, &mut pace)?
+        };
+        if pace.panicked {
+            return Err(Error::new(ErrorKind::Panicked, "sweep session store")
+                .with_reason("the `progress` function panicked; the work until then is done"));
+        }
+        if end.is_break() {
+            report.outcome = SweepOutcome::Cancelled;
+        }
+        report.elapsed = began.elapsed();
+        Ok(report)
+    }
+
+    /// Removes rows that are over until there are no more, or until the sweep is stopped.
+    fn remove_over(
+        &self,
+        batch: usize,
+        report: &mut SweepReport,
+        pace: &mut Pace<'_>,
+    ) -> Result<ControlFlow<()>> {
+        let mut flow = pace.begin(SweepPhase::Rows, 0, report);
+        while flow.is_continue() {
+            // Each batch has the time limit of one call. If the answer to a batch is lost, it may have been done, so it
+            // is not counted.
+            let mut attempts = self.attempts()?;
+            let removed = self.repeat(&mut attempts, |until| self.rows.sweep(batch, until))?;
+            report.removed += removed as u64;
+            pace.done = report.removed;
+            if removed < batch {
+                return Ok(Continue(()));
+            }
+            flow = pace.after(u32::try_from(removed).unwrap_or(u32::MAX), report);
+        }
+        Ok(flow)
+    }
+
+    /// Counts the rows that a sweep would remove.
+    fn count_over(&self, report: &mut SweepReport, pace: &mut Pace<'_>) -> Result<ControlFlow<()>> {
+        let mut from = None;
+        if pace.begin(SweepPhase::Rows, 0, report).is_break() {
+            return Ok(Break(()));
+        }
+        loop {
+            let ScanPage { sessions, next, .. } = self.scan_rows(from.as_ref(), BATCH_MAX)?;
+            let now = self.rows.now();
+            let is_over = |found: &&Scanned| match found {
+                Scanned::Expired(_) | Scanned::CutOff(_) => true,
+                Scanned::Moved(moved) => !moved.is_within_grace(now),
+                Scanned::Live(_) | Scanned::Damaged(_) => false,
+            };
+            report.removed += sessions.iter().filter(is_over).count() as u64;
+            let read = sessions.len();
+            pace.done += read as u64;
+            from = next;
+            if from.is_none() {
+                return Ok(Continue(()));
+            }
+            if pace.after(u32::try_from(read).unwrap_or(u32::MAX), report).is_break() {
+                return Ok(Break(()));
+            }
+        }
+    }
+
+    fn scan_rows(&self, from: Option<&Cursor>, limit: usize) -> Result<ScanPage> {
+        let (mut attempts, from) = (self.attempts()?, from.map(Cursor::as_str));
+        let RowPage { rows, damaged, next } =
+            self.repeat(&mut attempts, |until| self.rows.scan(from, limit, until))?;
+        let now = self.rows.now();
+        let scanned = |(id, Selected { stored, cut_offs }): (PublicId, Selected)| match stored {
+            Stored::Moved(moved) => Scanned::Moved(moved.to_moved(id)),
+            Stored::Session(Row { record, .. }) if record.is_expired(now) => {
+                Scanned::Expired(Live { record, id })
+            }
+            Stored::Session(row) if !row.cut_offs.stands(cut_offs) => {
+                Scanned::CutOff(Live { record: row.record, id })
+            }
+            Stored::Session(row) => Scanned::Live(Live { record: row.record, id }),
+        };
+        let sessions = rows.into_iter().map(scanned).chain(damaged.into_iter().map(Scanned::Damaged));
+        Ok(ScanPage::new(sessions.collect(), next.map(Cursor::new)))
+    }
+
+    fn import_row(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
+        let mut attempts = self.attempts()?;
+        let mut record = record.clone();
+        record.set_cut_off(0);
+        self.check_limits(&record, None)?;
+        let row = Row::new(Tags::first(random_tag()?), CutOffs::default(), record);
+        let _turn = self.turn(id, &attempts)?;
+        loop {
+            match self.rows.import(id, &row, self.resolved(how), attempts.until()) {
+                Ok(true) => return Ok(self.answered(true)),
+                Ok(false) => self.answered(()),
+                // The import is not sent again: the first one may arrive late, after the session has ended.
+                Err(lost) if lost.kind() == ErrorKind::Unanswered => {
+                    self.note(&lost);
+                    return match self.select(id, &mut attempts) {
+                        Ok(Some(Selected { stored: Stored::Session(found), .. }))
+                            if found.tags.contains(row.tags.newest()) =>
+                        {
+                            Ok(true)
+                        }
+                        _ => Err(lost),
+                    };
+                }
+                Err(error) if attempts.again(&error) => {
+                    self.note(&error);
+                    continue;
+                }
+                Err(error) => {
+                    self.note(&error);
+                    return Err(error);
+                }
+            }
+            // There is a row under this id. It makes room if it is over.
+            let Some(Selected { stored, cut_offs }) = self.select(id, &mut attempts)? else { continue };
+            let is_over = match stored {
+                Stored::Session(row) => {
+                    row.record.is_expired(self.rows.now()) || !row.cut_offs.stands(cut_offs)
+                }
+                // Only a sweep removes it, soon after its grace period is over.
+                Stored::Moved(_) => false,
+            };
+            if !is_over {
+                return Ok(false);
+            }
+            self.repeat(&mut attempts, |until| self.rows.remove(id, until))?;
+            self.known.forget(id);
+            if !attempts.after_race() {
+                return Err(Error::new(ErrorKind::Busy, format!("import session {id}"))
+                    .with_reason("others wrote under its id for the whole time limit"));
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Stores by URL: one text in a configuration names the storage mode and the place.
+//!
+//! | text | the store |
+//! |---|---|
+//! | a path, `file:DIR`, `file:///DIR` | [`FileStore`] in that directory; made if there is none |
+//! | `memory:` | [`MemoryStore`](crate::rows::MemoryStore), which ends with the process; feature `rows` |
+//!
+//! A path that begins with one of these schemes is written with `./` before it. In `file:` URLs, as in paths, every
+//! character stands for itself: there are no `%` escapes.
+//!
+//! # Secrets
+//!
+//! A URL may have a password in it. No text of this module has: errors, [`Display`](fmt::Display) and
+//! [`Debug`](fmt::Debug) show the scheme, the host and the path, and leave out the rest.
+use crate::admin::Admin;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::FileStore;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The schemes of storage modes that this version of the crate does not have yet. They are known, so that a URL with a
+/// password is not taken for the path of a directory.
+const OTHERS: [&str; 11] = [
+    "sqlite",
+    "postgres",
+    "postgresql",
+    "mysql",
+    "mariadb",
+    "redis",
+    "rediss",
+    "redis-cluster",
+    "valkey",
+    "valkeys",
+    "sealed",
+];
+
+/// The place of a store: a path or a URL. See the [module](self) for the forms.
+///
+/// ```
+/// use sessile::{Admin, store_url::StoreUrl};
+/// # let dir = tempfile::tempdir()?;
+/// # let text = format!("file:{}", dir.path().display());
+/// let store = StoreUrl::parse(&text)?.open()?;
+/// assert_eq!(store.count()?, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(Place);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Place {
+    Directory(PathBuf),
+    Memory,
+}
+
+impl StoreUrl {
+    /// Reads a path or a URL. Opens nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if the URL is malformed or has an unknown scheme, [`ErrorKind::Unsupported`] if this
+    /// version or build has no such stores.
+    ///
+    /// ```
+    /// use sessile::{ErrorKind, store_url::StoreUrl};
+    /// use std::path::Path;
+    /// assert_eq!(StoreUrl::parse("file:/srv/sessions")?.path(), Some(Path::new("/srv/sessions")));
+    /// let refused = StoreUrl::parse("postgres://ada:secret@db/shop").unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    /// assert!(!refused.to_string().contains("secret"));
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn parse(text: impl AsRef<Path>) -> Result<Self> {
+        let path = text.as_ref();
+        // A path that is not UTF-8 is no URL.
+        let Some((scheme, rest)) = path.to_str().and_then(split) else {
+            return directory(path);
+        };
+        match &*scheme.to_ascii_lowercase() {
+            "file" => match rest.strip_prefix("//") {
+                Some(rest) if rest.starts_with('/') => directory(Path::new(rest)),
+                Some(_) => Err(refused("a `file:` URL has no host: write file:DIR or file:///DIR")),
+                None => directory(Path::new(rest)),
+            },
+            "memory" if rest.is_empty() => Ok(Self(Place::Memory)),
+            "memory" => Err(refused("a store in memory has no name: write memory:")),
+            known if OTHERS.contains(&known) => {
+                let shown = without_secrets(known, rest);
+                Err(Error::new(ErrorKind::Unsupported, "open a store")
+                    .with_reason(format!("this version of sessile has no stores such as `{shown}`")))
+            }
+            unknown if rest.starts_with("//") => {
+                Err(refused(format!("there are no stores with the scheme `{unknown}`")))
+            }
+            _ => directory(path),
+        }
+    }
+
+    /// The directory, if the store is one of files.
+    ///
+    /// ```
+    /// use sessile::store_url::StoreUrl;
+    /// assert!(StoreUrl::parse("memory:")?.path().is_none());
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Directory(path) => Some(path),
+            Place::Memory => None,
+        }
+    }
+
+    /// Opens the store with its default options.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage mode; [`ErrorKind::Unsupported`] if this build lacks the feature that the mode needs.
+    ///
+    /// ```
+    /// use sessile::{Cookies, Sessions, store_url::StoreUrl};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let place = dir.path();
+    /// let store = StoreUrl::parse(place)?.open()?;
+    /// let sessions = Sessions::new(store, Cookies::plain_http())?;
+    /// # let _ = sessions;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open(&self) -> Result<Arc<dyn Admin>> {
+        match &self.0 {
+            Place::Directory(path) => Ok(Arc::new(FileStore::open(path)?)),
+            #[cfg(all(feature = "rows", not(all(test, shuttle))))]
+            Place::Memory => Ok(Arc::new(crate::rows::MemoryStore::new())),
+            #[cfg(not(all(feature = "rows", not(all(test, shuttle)))))]
+            Place::Memory => Err(Error::new(ErrorKind::Unsupported, "open a store").with_reason(
+                "stores in memory need the feature `rows` of the crate, which this build lacks",
+            )),
+        }
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(text)
+    }
+}
+
+/// The place, without secrets.
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Directory(path) => write!(f, "file:{}", path.display()),
+            Place::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+/// The place, without secrets.
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreUrl({self})")
+    }
+}
+
+/// The scheme of a URL, and the text after its colon; `None` if it has none.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let mut bytes = scheme.bytes();
+    let begins = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic());
+    let goes_on = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    (begins && goes_on).then_some((scheme, rest))
+}
+
+fn directory(path: &Path) -> Result<StoreUrl> {
+    if path.as_os_str().is_empty() {
+        return Err(refused("the path of the directory is empty"));
+    }
+    Ok(StoreUrl(Place::Directory(path.to_owned())))
+}
+
+/// A URL without the parts that may have secrets: all before the last `@`, and all from the first `?` or `#` after it.
+/// (A password with an unescaped `@`, `/` or `?` is left out as well.)
+fn without_secrets(scheme: &str, rest: &str) -> String {
+    let (hidden, shown) = match rest.rsplit_once('@') {
+        Some((_, after)) => ("…@", after),
+        None => ("", rest.trim_start_matches('/')),
+    };
+    let end = shown.find(['?', '#']).unwrap_or(shown.len());
+    let slashes = if rest.starts_with("//") { "//" } else { "" };
+    format!("{scheme}:{slashes}{hidden}{}", &shown[..end])
+}
+
+fn refused(reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Config, "open a store").with_reason(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_directory_whatever_is_in_it() {
+        for text in
+            ["sessions", "/srv/a b", "./memory:", "a:b", "C:sessions", "a/b://c", ":", "sess?x=1", "ä:b"]
+        {
+            assert_eq!(StoreUrl::parse(text).unwrap().path(), Some(Path::new(text)), "{text}");
+        }
+        for (text, path) in [("file:a b", "a b"), ("FILE:/a%20b", "/a%20b"), ("file:///a", "/a")] {
+            assert_eq!(StoreUrl::parse(text).unwrap().path(), Some(Path::new(path)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_url_of_no_store_is_refused_with_its_reason() {
+        let check = |text: &str, kind, reason: &str| {
+            let error = StoreUrl::parse(text).unwrap_err();
+            assert_eq!(error.kind(), kind, "{text}");
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+        };
+        check("", ErrorKind::Config, "empty");
+        check("file:", ErrorKind::Config, "empty");
+        check("file://host/dir", ErrorKind::Config, "no host");
+        check("memory:x", ErrorKind::Config, "no name");
+        check("http://host", ErrorKind::Config, "`http`");
+        check("redis://host/0", ErrorKind::Unsupported, "`redis://host/0`");
+    }
+
+    #[test]
+    fn no_text_has_a_password() {
+        for scheme in OTHERS.into_iter().chain(["http", "POSTGRES"]) {
+            for rest in [
+                "//ada:hunter2@host:5432/shop",
+                "//ada:hunt/er2@x:hunter2@host",
+                "//:hunter2@host?x=1",
+                "//host/shop?password=hunter2",
+                "//host/shop#hunter2",
+                "ada:hunter2@host",
+                "//hunter2?@host",
+            ] {
+                let text = format!("{scheme}:{rest}");
+                let Err(error) = StoreUrl::parse(&text) else {
+                    // Without `//`, a text with a scheme that is not known is a path.
+                    continue;
+                };
+                assert!(!format!("{error} {error:?}").contains("hunter2"), "{text}: {error:?}");
+            }
+        }
+    }
+}
