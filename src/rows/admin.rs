@@ -55,9 +55,9 @@ impl<R: Rows> Admin for RowStore<R> {
         }))
     }
 
-    fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
+    fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
         let ended = self.attempts().and_then(|mut attempts| self.remove_session(*id, &mut attempts));
-        self.tally.end(ended, |ended| *ended)
+        self.tally.end(ended, Option::is_some)
     }
 
     fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {

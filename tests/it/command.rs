@@ -890,7 +890,7 @@ fn show_and_delete_give_the_reason_for_absence() {
         let words = one(By::Input, &["delete"], &place, &token).ends(3);
         assert_eq!((&*words.out, words.err), ("", format!("sessile: no such session: {id}\n")));
         let json = one(By::Variable, &["delete", "--json"], &place, &token).ends(3).json();
-        assert_eq!(json, json!({"id": id.to_string(), "deleted": false}));
+        assert_eq!(json, json!({"id": id.to_string(), "deleted": false, "ended": null}));
     }
 }
 
@@ -974,7 +974,15 @@ fn delete_acts_at_once_in_a_server_that_caches_the_session() {
     }
     let saved = place.live(1).remove(0);
     let json = one(By::Input, &["delete", "--json"], &place, &saved.token).ends_well().json();
-    assert_eq!(json, json!({"id": saved.live.id.to_string(), "deleted": true}));
+    let id = saved.live.id.to_string();
+    assert_eq!(json, json!({"id": id, "deleted": true, "ended": id}));
+    // A moved id: the session under its present id is ended.
+    let saved = place.live(1).remove(0);
+    let how = Rotation::new(Durability::OfStore).grace(Duration::from_secs(60));
+    let successor = place.store.rotate(&saved.token, &mut |_| Ok(Verdict::Keep), &how).unwrap().unwrap();
+    let json = one(By::Input, &["delete", "--json"], &place, &saved.token).ends_well().json();
+    let (id, ended) = (saved.live.id.to_string(), successor.live.id.to_string());
+    assert_eq!(json, json!({"id": id, "deleted": true, "ended": ended}));
 }
 
 #[test]

@@ -276,8 +276,9 @@ Examples:
   sessile delete --all /var/lib/shop/sessions
   sessile delete --older-than 30d /var/lib/shop/sessions
 
-JSON: id, deleted. With --user: user, ended (true). With --all: all, ended.
-With --older-than: examined, deleted, failed.
+JSON: id, deleted, ended (the public id of the session that was ended, which
+differs from id after a rotation; or null). With --user: user, ended (true).
+With --all: all, ended. With --older-than: examined, deleted, failed.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Delete {

@@ -221,7 +221,7 @@ impl Importing<'_> {
             let Scanned::Live(live) = found else { return Ok(true) };
             if !taken.contains_key(&live.id) {
                 match store.admin().delete_by_id(&live.id) {
-                    Ok(ended) => counts.deleted += u64::from(ended),
+                    Ok(ended) => counts.deleted += u64::from(ended.is_some()),
                     Err(error) => {
                         counts.failed += 1;
                         bar.warn(error_chain(&error));

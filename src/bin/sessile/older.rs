@@ -16,7 +16,7 @@ pub(crate) fn delete(store: &AnyStore, age: Duration, json: bool) -> VerbResult 
         examined += 1;
         if now.duration_since(live.record.timing().created).is_ok_and(|since| since >= age) {
             match admin.delete_by_id(&live.id) {
-                Ok(ended) => deleted += u64::from(ended),
+                Ok(ended) => deleted += u64::from(ended.is_some()),
                 Err(error) => {
                     refused += 1;
                     bar.warn(error_chain(&error));

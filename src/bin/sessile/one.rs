@@ -104,9 +104,11 @@ pub(crate) fn delete(args: &Delete, json: bool) -> VerbResult {
         return Ok(Outcome::Ok);
     }
     let id = read_session_ref(&args.one)?;
-    let deleted = store.delete_by_id(&id)?;
+    let ended = store.delete_by_id(&id)?;
+    let deleted = ended.is_some();
     if json {
-        print(json_line(&json!({"id": id.to_string(), "deleted": deleted})))?;
+        let ended = ended.map(|ended| ended.to_string());
+        print(json_line(&json!({"id": id.to_string(), "deleted": deleted, "ended": ended})))?;
     } else if deleted {
         print(format_args!("deleted: {id}"))?;
     } else {

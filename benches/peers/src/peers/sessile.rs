@@ -97,7 +97,7 @@ impl Client for &Sessile {
         saved.token.expose().as_bytes().try_into().expect("an id of 32 characters")
     }
     fn delete(&mut self, key: &Key) -> bool {
-        self.store.delete(&token(key)).expect("a deletion")
+        self.store.delete(&token(key)).expect("a deletion").is_some()
     }
     fn sweep(&mut self) -> u64 {
         let report = self.store.sweep(&SweepOptions::new().cpu_percent(100)).expect("a sweep");
