@@ -1,5 +1,5 @@
 //! [`RowStore`] as an [`Admin`]: sweeps in batches, operations by public id, pages of all rows.
-use super::row::{CutOffs, Row, Stored, Tags, random_tag};
+use super::row::{CutOffs, Row, Stored, Tags};
 use super::store::State;
 use super::{RowStore, Rows, Selected};
 use crate::admin::{
@@ -187,7 +187,7 @@ impl<R: Rows> RowStore<R> {
         let mut record = record.clone();
         record.set_cut_off(0);
         self.check_limits(&record, None)?;
-        let row = Row::new(Tags::first(random_tag()?), CutOffs::default(), record);
+        let row = Row::new(Tags::first(self.tags.draw()?), CutOffs::default(), record);
         let _turn = self.turn(id, &attempts)?;
         loop {
             match self.rows.import(id, &row, self.resolved(how), attempts.until()) {
