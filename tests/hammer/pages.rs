@@ -92,7 +92,9 @@ fn pages_have_each_session_that_stays_once(dir: &Path, time: Duration) -> Figure
     let children: Vec<Child> = (0..PROCESSES)
         .map(|n| Start::of("log in and out").with("DIR", dir).with("PROCESS", n.to_string()).start())
         .collect();
-    children.iter().for_each(|child| assert_eq!(child.line(), "begun"));
+    for child in &children {
+        assert_eq!(child.line(), "begun");
+    }
     let rounds = Rounds::new(time, &[CHANGED, SCANNED]);
     let (mut dice, mut others_before) = (Dice::new(64), BTreeSet::new());
     let mut own = log_in(&stores[1]);
