@@ -1,7 +1,7 @@
 //! The names of files and directories, relative to the root. This module makes no system calls. The contents of each
 //! file are in [`format`](crate::_documentation::format).
 use crate::id::PublicId;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 /// The number of shard directories. The fuzzer opens a store thousands of times a second, so it has few.
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
@@ -121,6 +121,11 @@ pub(super) fn bucket_named(name: &str) -> Option<u64> {
 /// The name of a bucket of the user index.
 pub(super) fn user_bucket_name(bucket: u16) -> String {
     format!("{bucket:03x}")
+}
+
+/// The path of a bucket of the user index, relative to the root.
+pub(super) fn user_bucket_path(bucket: u16) -> CString {
+    CString::new(format!("{USERS}/{}", user_bucket_name(bucket))).expect("hexadecimal and slashes")
 }
 
 /// The number of a bucket of the user index, from its name; `None` for other names.
