@@ -60,11 +60,6 @@ impl SessionPath {
         Self(path)
     }
 
-    /// The name of the session's shard.
-    pub(super) fn shard(&self) -> &[u8] {
-        &self.0[..SHARD_LEN]
-    }
-
     /// The path of the session file, relative to the root.
     pub(super) fn below_root(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.0).expect("hexadecimal, one slash, one final zero")
