@@ -24,6 +24,7 @@ mod hostile_cookies;
 mod kill;
 mod killed_steps;
 mod lost_updates;
+mod pages;
 mod processes;
 mod reaper;
 mod rows;
@@ -55,6 +56,7 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     kill::WORKERS,
     killed_steps::WORKERS,
     lost_updates::WORKERS,
+    pages::WORKERS,
     processes::WORKERS,
     reaper::WORKERS,
     stale::WORKERS,
@@ -76,6 +78,7 @@ const TRIALS: &[Trials] = &[
     kill::TRIALS,
     killed_steps::TRIALS,
     lost_updates::TRIALS,
+    pages::TRIALS,
     processes::TRIALS,
     reaper::TRIALS,
     rows::TRIALS,

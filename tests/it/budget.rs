@@ -141,7 +141,7 @@ impl Shape {
 }
 
 /// The number of sessions in a test: `usual`, or the value of an environment variable.
-fn scale(usual: usize) -> usize {
+pub(crate) fn scale(usual: usize) -> usize {
     std::env::var("SESSILE_TEST_SESSIONS")
         .map_or(usual, |text| text.parse().expect("SESSILE_TEST_SESSIONS is a whole number"))
 }

@@ -18,6 +18,7 @@ mod emptied;
 mod entries;
 mod examples;
 mod expiry;
+mod exported_users;
 mod failures;
 mod features;
 mod forked;
