@@ -10,6 +10,7 @@ mod server;
 mod sessile;
 mod sqlite;
 
+pub(crate) use self::sessile::{Sessile, token};
 pub(crate) use server::resident;
 
 use crate::peer::{Peer, Setting};
