@@ -29,6 +29,9 @@ use std::time::Instant;
 const LOADS_MAX: usize = 1 << 20;
 /// The number of loads for each session, up to that number.
 const LOADS_PER_SESSION: usize = 20;
+/// How often a round is tried, on average. One in which entries of the cache became a minute old does not count, because
+/// they were read from their files again.
+const ATTEMPTS: usize = 4;
 /// The number of sessions in the order that visits a few only.
 const HOT: u32 = 64;
 
@@ -45,10 +48,14 @@ pub(crate) fn table(args: &Args, dir: &Path, stop: &Stop) -> io::Result<String> 
     );
     for (name, order) in orders(args.sessions) {
         let mut rounds = Vec::new();
-        for _ in 0..args.rounds {
+        let rounds_wanted = usize::from(args.rounds);
+        for _ in 0..ATTEMPTS * rounds_wanted {
             stop.check()?;
-            rounds.push(site.round(&order));
+            if rounds.len() < rounds_wanted {
+                rounds.extend(site.round(&order));
+            }
         }
+        assert_eq!(rounds.len(), rounds_wanted, "the cache was read from the files again and again");
         let of = |figure: fn(&Round) -> f64| median(&rounds.iter().map(figure).collect::<Vec<_>>());
         table.add_row([
             right(args.sessions.to_string()),
@@ -112,22 +119,24 @@ impl Site {
         Self { tokens: keys.iter().map(token).collect(), keys, sessile, lmdb }
     }
 
-    fn round(&self, order: &[u32]) -> Round {
+    /// One round; `None` if too many loads were no hits.
+    fn round(&self, order: &[u32]) -> Option<Round> {
         let store: &dyn Store = black_box(self.sessile.store());
         let reader = || |place: usize| number(store, &self.tokens[place]);
-        // An entry of the cache is read from its file again when it is a minute old, so the cache is filled before each
-        // round.
+        // Entries that are a minute old are read from their files again here.
         self.tokens.iter().for_each(|token| assert_eq!(number(store, token), 0));
         let before = self.sessile.store().stats();
         let (sessile, two_threads) = (turn(1, order, reader), turn(2, order, reader));
         let after = self.sessile.store().stats();
         let (hits, misses) = (after.hits - before.hits, after.misses - before.misses);
-        assert!(misses <= hits / 100, "{hits} hits, {misses} misses");
+        if misses > hits / 1000 {
+            return None;
+        }
         let lmdb = turn(1, order, || {
             let mut client = self.lmdb.client();
             move |place: usize| client.load(&self.keys[place]).expect("a session").visits
         });
-        Round { sessile, lmdb, two_threads }
+        Some(Round { sessile, lmdb, two_threads })
     }
 }
 
