@@ -206,6 +206,24 @@ fn check_memory_of(shape: Shape, test: &str, sessions: usize, limit: usize) {
     fs::write(dir.join("found"), check_memory(&dir.join("store"), limit, &tokens)).unwrap();
 }
 
+/// Holds however many entries a segment of the cache has: its array and its index have room for some more.
+#[test]
+fn a_cached_session_takes_its_record_a_fifth_and_128_bytes() {
+    let dir = directory_in_memory();
+    let store = FileStoreOptions::new().watch(false).cache_bytes(SMALL_LIMIT).open(dir.path()).unwrap();
+    for n in 0..6_000 {
+        let record = Shape::Usual.record(n);
+        store.create(&record, RELAXED).unwrap();
+        let stats = store.stats();
+        assert_eq!(stats.copies, n + 1);
+        // 20 sessions for each of the 64 segments. With fewer, a segment's own size counts for more.
+        if n >= 1_280 {
+            let most = stats.copies * (record.as_bytes().len() * 6 / 5 + 128);
+            assert!(stats.copies_bytes <= most, "more than {most}: {stats:?}");
+        }
+    }
+}
+
 const SMALL_LIMIT: usize = 8 << 20;
 
 /// With a million sessions the test is run manually, in a release build: `SESSILE_TEST_SESSIONS=1000000`. It needs 4 GB
