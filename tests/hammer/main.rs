@@ -24,6 +24,7 @@ mod hostile_cookies;
 mod kill;
 mod killed_steps;
 mod lost_updates;
+mod moves;
 mod processes;
 mod reaper;
 mod rows;
@@ -76,6 +77,7 @@ const TRIALS: &[Trials] = &[
     kill::TRIALS,
     killed_steps::TRIALS,
     lost_updates::TRIALS,
+    moves::TRIALS,
     processes::TRIALS,
     reaper::TRIALS,
     rows::TRIALS,
