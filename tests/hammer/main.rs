@@ -24,6 +24,7 @@ mod hostile_cookies;
 mod kill;
 mod killed_steps;
 mod lost_updates;
+mod moves;
 mod pages;
 mod processes;
 mod reaper;
@@ -78,6 +79,7 @@ const TRIALS: &[Trials] = &[
     kill::TRIALS,
     killed_steps::TRIALS,
     lost_updates::TRIALS,
+    moves::TRIALS,
     pages::TRIALS,
     processes::TRIALS,
     reaper::TRIALS,

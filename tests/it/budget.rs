@@ -215,11 +215,11 @@ fn a_cached_session_takes_its_record_a_fifth_and_128_bytes() {
         let record = Shape::Usual.record(n);
         store.create(&record, RELAXED).unwrap();
         let stats = store.stats();
-        assert_eq!(stats.copies, n + 1);
+        assert_eq!(stats.files.copies, n + 1);
         // 20 sessions for each of the 64 segments. With fewer, a segment's own size counts for more.
         if n >= 1_280 {
-            let most = stats.copies * (record.as_bytes().len() * 6 / 5 + 128);
-            assert!(stats.copies_bytes <= most, "more than {most}: {stats:?}");
+            let most = stats.files.copies * (record.as_bytes().len() * 6 / 5 + 128);
+            assert!(stats.files.copies_bytes <= most, "more than {most}: {stats:?}");
         }
     }
 }

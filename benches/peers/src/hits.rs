@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 use rustix::time::{ClockId, clock_gettime};
+use sessile::admin::Admin;
 use sessile::{Lookup, Store, Token};
 use sessile_peers::{Stop, median};
 use std::hint::black_box;
@@ -128,7 +129,7 @@ impl Site {
         let before = self.sessile.store().stats();
         let (sessile, two_threads) = (turn(1, order, reader), turn(2, order, reader));
         let after = self.sessile.store().stats();
-        let (hits, misses) = (after.hits - before.hits, after.misses - before.misses);
+        let (hits, misses) = (after.hits - before.hits, after.files.misses - before.files.misses);
         if misses > hits / 1000 {
             return None;
         }
