@@ -1,6 +1,7 @@
 //! Loads from memory beside LMDB, by processor time: a load through `dyn Store` and the reading of one number of the
 //! session, and a read transaction of LMDB that reads the same number. Both take turns in one process, and visit the
-//! same sessions in the same order.
+//! same sessions in the same order. The ids lie in memory in that order, so that a load does not wait for its id: a server
+//! has just read it from a request.
 //!
 //! The processor time of a thread leaves out the time in which other programs run. Their effect on the processor's
 //! caches remains, so a figure is the median of the rounds, and a ratio the median of the ratios of the rounds.
@@ -48,12 +49,13 @@ pub(crate) fn table(args: &Args, dir: &Path, stop: &Stop) -> io::Result<String> 
             .map(str::to_owned),
     );
     for (name, order) in orders(args.sessions) {
+        let visits = site.visits(&order);
         let mut rounds = Vec::new();
         let rounds_wanted = usize::from(args.rounds);
         for _ in 0..ATTEMPTS * rounds_wanted {
             stop.check()?;
             if rounds.len() < rounds_wanted {
-                rounds.extend(site.round(&order));
+                rounds.extend(site.round(&visits));
             }
         }
         assert_eq!(rounds.len(), rounds_wanted, "the cache was read from the files again and again");
@@ -98,6 +100,12 @@ struct Nanos {
     elapsed: f64,
 }
 
+/// The ids of the sessions in the order of the visits.
+struct Visits {
+    tokens: Vec<Token>,
+    keys: Vec<Key>,
+}
+
 struct Round {
     sessile: Nanos,
     lmdb: Nanos,
@@ -120,22 +128,30 @@ impl Site {
         Self { tokens: keys.iter().map(token).collect(), keys, sessile, lmdb }
     }
 
+    fn visits(&self, order: &[u32]) -> Visits {
+        let places = || order.iter().map(|place| *place as usize);
+        Visits {
+            tokens: places().map(|place| self.tokens[place].clone()).collect(),
+            keys: places().map(|place| self.keys[place]).collect(),
+        }
+    }
+
     /// One round; `None` if too many loads were no hits.
-    fn round(&self, order: &[u32]) -> Option<Round> {
+    fn round(&self, visits: &Visits) -> Option<Round> {
         let store: &dyn Store = black_box(self.sessile.store());
-        let reader = || |place: usize| number(store, &self.tokens[place]);
+        let reader = || |token: &Token| number(store, token);
         // Entries that are a minute old are read from their files again here.
         self.tokens.iter().for_each(|token| assert_eq!(number(store, token), 0));
         let before = self.sessile.store().stats();
-        let (sessile, two_threads) = (turn(1, order, reader), turn(2, order, reader));
+        let (sessile, two_threads) = (turn(1, &visits.tokens, reader), turn(2, &visits.tokens, reader));
         let after = self.sessile.store().stats();
         let (hits, misses) = (after.hits - before.hits, after.files.misses - before.files.misses);
         if misses > hits / 1000 {
             return None;
         }
-        let lmdb = turn(1, order, || {
+        let lmdb = turn(1, &visits.keys, || {
             let mut client = self.lmdb.client();
-            move |place: usize| client.load(&self.keys[place]).expect("a session").visits
+            move |key: &Key| client.load(key).expect("a session").visits
         });
         Some(Round { sessile, lmdb, two_threads })
     }
@@ -147,16 +163,20 @@ fn number(store: &dyn Store, token: &Token) -> u64 {
     live.record.entries().get("visits").expect("it has one").get().expect("a number")
 }
 
-/// Lets each thread visit the sessions of the order, beginning at another place. Returns the mean time of a load in one
+/// Lets each thread visit all sessions in this order, beginning at another place. Returns the mean time of a load in one
 /// thread.
-fn turn<R: FnMut(usize) -> u64>(threads: usize, order: &[u32], reader: impl Fn() -> R + Sync) -> Nanos {
+fn turn<Id: Sync, R: FnMut(&Id) -> u64>(
+    threads: usize,
+    order: &[Id],
+    reader: impl Fn() -> R + Sync,
+) -> Nanos {
     let (start, reader) = (&Barrier::new(threads), &reader);
     let work = |thread: usize| {
         let mut read = reader();
         let (last, first) = order.split_at(thread * order.len() / threads);
         start.wait();
         let (began, processor) = (Instant::now(), processor_nanos());
-        let visits: u64 = first.iter().chain(last).map(|place| read(*place as usize)).sum();
+        let visits: u64 = first.iter().chain(last).map(&mut read).sum();
         let took =
             Nanos { processor: processor_nanos() - processor, elapsed: began.elapsed().as_secs_f64() * 1e9 };
         assert_eq!(visits, 0, "no session was changed");
