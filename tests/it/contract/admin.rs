@@ -213,6 +213,8 @@ fn each_session_that_exists_throughout_a_scan_is_found(stage: &AdminStage) {
                 }
             });
         }
+        // If a check fails, the others stop as well.
+        let _stop = StopAtEnd(&is_over);
         // Pages of one session list a shard of files anew for each.
         for limit in [1, 7, 30, 1000, 7] {
             let before = passing.load(Ordering::SeqCst);
@@ -226,9 +228,16 @@ fn each_session_that_exists_throughout_a_scan_is_found(stage: &AdminStage) {
                 std::thread::yield_now();
             }
         }
-        is_over.store(true, Ordering::SeqCst);
     });
     assert_eq!(stage.store.count().unwrap(), 200);
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 fn a_cursor_of_another_kind_is_refused(stage: &AdminStage) {
