@@ -25,8 +25,10 @@ pub enum Event<'a> {
         /// The public id of the new session.
         to: PublicId,
     },
-    /// A live session was ended. The id is the one that the request presented. If a rotation had moved that id, the
-    /// session had another id when it ended.
+    /// A live session was ended. The id is that of the session that was ended: if a rotation had moved the id that the
+    /// request presented, that of the successor. If an earlier [`destroy`](crate::Session::destroy) of the same request
+    /// had failed, and no live session is found now, it is the id that the request presented, because the store cannot
+    /// tell which session the failed attempt has ended.
     Destroyed(PublicId),
     /// A request presented a session that has expired.
     Expired(PublicId),

@@ -81,13 +81,14 @@ pub trait Store: Send + Sync {
     /// nor kept) is dead.
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>>;
 
-    /// Ends a session. If its token was moved by a rotation, ends the last successor (promise 9). Returns whether a
-    /// live session was there.
+    /// Ends a session. If its token was moved by a rotation, ends the last successor (promise 9). Returns the public id
+    /// of the live session that was ended: that of the successor, if one was ended. `None` if no live session was
+    /// there.
     ///
     /// # Errors
     ///
     /// The session may still be alive; try again.
-    fn delete(&self, token: &Token) -> Result<bool>;
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>>;
 
     /// The live session to which rotations *and logins* have moved a token, for a copy of its entries; its token is not
     /// given out. `None` if the token is not moved, or if its successor is not live. Follows at most [`HOPS_MAX`]
@@ -142,12 +143,13 @@ pub trait Store: Send + Sync {
     }
 
     /// Ends a session by the digest of its id, if it is a session of this user; rotations are followed as by
-    /// [`delete`](Self::delete). Returns whether a live one was there.
+    /// [`delete`](Self::delete). Returns the public id of the live session that was ended, as `delete` does. `None` if
+    /// no live session of the user was there.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Unsupported`] if the store cannot do this. Otherwise the session may still be alive; try again.
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         let _ = (user, id);
         Err(unsupported("end a session of a user"))
     }
@@ -207,7 +209,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         (**self).rotate(token, change, how)
     }
-    fn delete(&self, token: &Token) -> Result<bool> {
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
         (**self).delete(token)
     }
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -222,7 +224,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
         (**self).sessions_of(user, page)
     }
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         (**self).delete_session_of(user, id)
     }
     fn accepts(&self, lifetime: &Lifetime, cookie_name: &str) -> Result<()> {
@@ -307,7 +309,8 @@ impl From<Durability> for Rotation<'_> {
 }
 
 /// The failures that a save survives once it has returned. At every level it survives the death of the process. The
-/// levels differ in a power cut or a crash of the kernel.
+/// levels differ in a power cut or a crash of the kernel: that of this machine for a store of files, that of the server
+/// for a store on one (whose module says which failures of the server each level survives). A store in memory has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// The durability that the store was opened with.

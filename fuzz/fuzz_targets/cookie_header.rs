@@ -54,8 +54,8 @@ impl Store for One {
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         self.update(token, change, how.durability)
     }
-    fn delete(&self, token: &Token) -> Result<bool> {
-        Ok(token.expose() == OURS)
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+        Ok((token.expose() == OURS).then(|| Self::live().id))
     }
     fn guarantees(&self) -> Guarantees {
         Guarantees::all()

@@ -30,8 +30,8 @@ impl Admin for FileStore {
         self.tally.read(self.load_file_of(*id))
     }
 
-    fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
-        self.tally.end(self.delete_file(SessionRef::PublicId(*id)), |ended| *ended)
+    fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
+        self.tally.end(self.delete_file(SessionRef::PublicId(*id)), Option::is_some)
     }
 
     fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {

@@ -118,7 +118,7 @@ impl FileStore {
         let surplus = live.len() + 1 - limit;
         let mut were_there = true;
         for oldest in &live[..surplus] {
-            were_there &= self.delete_until(SessionRef::PublicId(oldest.id), deadline)?;
+            were_there &= self.delete_until(SessionRef::PublicId(oldest.id), deadline)?.is_some();
         }
         Ok(were_there)
     }

@@ -310,9 +310,9 @@ impl Store for FileStore {
         self.tally.save(self.rotate_session(token, change, how), Option::is_some)
     }
 
-    fn delete(&self, token: &Token) -> Result<bool> {
-        let Some(session) = token.session_id() else { return Ok(false) };
-        self.tally.end(self.delete_file(SessionRef::Id(session)), |ended| *ended)
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+        let Some(session) = token.session_id() else { return Ok(None) };
+        self.tally.end(self.delete_file(SessionRef::Id(session)), Option::is_some)
     }
 
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -333,8 +333,8 @@ impl Store for FileStore {
         self.tally.read(self.list_sessions_of(user, page))
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
-        self.tally.end(self.delete_session_of_user(user, id), |ended| *ended)
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+        self.tally.end(self.delete_session_of_user(user, id), Option::is_some)
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -536,16 +536,17 @@ impl Model {
         self.check(at);
     }
 
-    fn end(&mut self, by: By, at: usize, end: impl FnOnce(&FileStore) -> Result<bool, Error>) {
+    fn end(&mut self, by: By, at: usize, end: impl FnOnce(&FileStore) -> Result<Option<PublicId>, Error>) {
         let named = at;
         let at = self.follow(named);
         let (was_live, old) = (self.is_live(at), self.sessions[at].record.clone());
         let has_fault = self.fault.is_some();
         match self.perform(by, end) {
-            Ok(was_there) => {
-                // After a fault the result may be false: the file was removed although it could not be read, or the
+            Ok(ended) => {
+                // After a fault the result may be `None`: the file was removed although it could not be read, or the
                 // mark was, and its successor was not found.
-                assert!(was_there == was_live || has_fault, "session {at}");
+                let expected = was_live.then_some(self.sessions[at].id);
+                assert!(ended == expected || has_fault, "session {at}: {ended:?}");
                 let is_live =
                     matches!(self.store(By::Uncached).load(&self.sessions[at].token), Ok(Lookup::Live(_)));
                 if !(has_fault && at != named && is_live) {

@@ -15,6 +15,7 @@ use crate::admin::{Cursor, ScanPage, Scanned};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::store::{Live, Moved};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
@@ -138,16 +139,27 @@ impl FileStore {
     /// Adds a file to a page, if it has a session, or is in a session's place and cannot be read.
     fn add_scanned(file: Option<ScannedFile>, page: &mut ScanPage) {
         let Some(ScannedFile { path, content, .. }) = file else { return };
-        let error = |kind| Error::new(kind, "read session").with_path(path);
         page.sessions.push(match content {
             Content::Live(live) => Scanned::Live(live),
             Content::Expired(live) => Scanned::Expired(live),
             Content::CutOff(live) => Scanned::CutOff(live),
             Content::Moved(moved) => Scanned::Moved(moved),
             Content::Damaged(id) => Scanned::Damaged(id),
-            Content::Newer(_) => return page.failures.push(error(ErrorKind::NewerFormat)),
-            Content::Older(_) => return page.failures.push(error(ErrorKind::OlderFormat)),
-            Content::Foreign(_) => return page.failures.push(error(ErrorKind::NotASessionFile)),
+            Content::Newer(id) => {
+                return page.failures.push(unread(
+                    &id,
+                    ErrorKind::NewerFormat,
+                    "a newer version of sessile wrote it",
+                ));
+            }
+            Content::Older(id) => {
+                let reason = "an earlier version of sessile wrote it";
+                return page.failures.push(unread(&id, ErrorKind::OlderFormat, reason));
+            }
+            Content::Foreign(id) => {
+                let reason = format!("`{}` is not a file", path.display());
+                return page.failures.push(unread(&id, ErrorKind::NotASessionFile, reason));
+            }
             Content::Unfinished(_) | Content::Temporary | Content::Unknown => return,
         });
     }
@@ -309,6 +321,10 @@ impl FileStore {
         };
         Ok(Some(ScannedFile { path, bytes: stat.bytes, content, changed: stat.changed }))
     }
+}
+
+fn unread(id: &PublicId, kind: ErrorKind, reason: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(kind, format!("read session {id}")).with_reason(reason)
 }
 
 impl Scan<'_> {

@@ -59,18 +59,18 @@ impl FileStore {
         })
     }
 
-    /// Deletes a session if it is this user's. Returns whether a live session of the user was there.
-    pub(super) fn delete_session_of_user(&self, user: &str, id: &PublicId) -> Result<bool> {
+    /// Deletes a session if it is this user's. Returns the id of the live session of the user that was deleted.
+    pub(super) fn delete_session_of_user(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         self.check_may_write()?;
         for _ in 0..=HOPS_MAX {
-            let Some(meant) = self.session_meant(*id)? else { return Ok(false) };
+            let Some(meant) = self.session_meant(*id)? else { return Ok(None) };
             let (session, shard) = (SessionRef::PublicId(meant), self.open_shard(&meant)?);
             return match self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait) {
                 Ok(LockResult::Session(locked)) if self.is_live_of(user, &locked)? => {
-                    self.delete_locked(&shard, &locked, None)
+                    self.delete_locked(&shard, &locked, None).map(|was_there| was_there.then_some(meant))
                 }
                 Ok(LockResult::Moved(_)) => continue,
-                Ok(LockResult::Session(_) | LockResult::Missing | LockResult::Unreadable(_)) => Ok(false),
+                Ok(LockResult::Session(_) | LockResult::Missing | LockResult::Unreadable(_)) => Ok(None),
                 // A writer that keeps its lock does not keep the session alive. (The session can only have become
                 // another user's by a save that it makes just now.)
                 Err(error) if error.kind() == ErrorKind::Busy && self.live_of(user, &meant)?.is_some() => {
@@ -79,7 +79,7 @@ impl FileStore {
                 Err(error) => Err(error),
             };
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Whether a locked session is live and this user's.
@@ -120,6 +120,6 @@ impl FileStore {
         before: &Record,
         record: &Record,
     ) -> Option<Insertion<'_>> {
-        if before.user() == record.user() { None } else { self.list_under_user(id, record) }
+        if record.has_user_of(before) { None } else { self.list_under_user(id, record) }
     }
 }

@@ -48,8 +48,9 @@ impl Sessions {
         Ok(listed)
     }
 
-    /// Ends one session of a user, at once and in every process. Returns whether a live session of *this* user was
-    /// there: the id may come from a form, so a session of another user is left alone. A visitor's own session is ended
+    /// Ends one session of a user, at once and in every process. Returns its public id, or `None` if no live session of
+    /// *this* user was there: the id may come from a form, so a session of another user is left alone. If a rotation
+    /// has moved the id, the session is ended under its present id, which is returned. A visitor's own session is ended
     /// by [`Session::destroy`](crate::Session::destroy), which also removes the cookie.
     ///
     /// # Errors
@@ -66,12 +67,12 @@ impl Sessions {
     /// # session.login("ada")?;
     /// # session.save()?;
     /// let device = sessions.sessions_of("ada", &Page::default())?.sessions.remove(0);
-    /// assert!(!sessions.end_session_of("bob", &device.id)?);
-    /// assert!(sessions.end_session_of("ada", &device.id)?);
+    /// assert_eq!(sessions.end_session_of("bob", &device.id)?, None);
+    /// assert_eq!(sessions.end_session_of("ada", &device.id)?, Some(device.id));
     /// assert!(sessions.sessions_of("ada", &Page::default())?.sessions.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn end_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+    pub fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         self.context.store.delete_session_of(user, id)
     }
 }

@@ -1,6 +1,6 @@
 //! [`RowStore`] as an [`Admin`]: sweeps in batches, operations by public id, pages of all rows.
 use super::retry::Attempts;
-use super::row::{CutOffs, Row, Stored, Tags, random_tag};
+use super::row::{CutOffs, Row, Stored, Tags};
 use super::store::State;
 use super::{RowStore, Rows, Selected};
 use crate::admin::{
@@ -56,9 +56,9 @@ impl<R: Rows> Admin for RowStore<R> {
         }))
     }
 
-    fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
+    fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
         let ended = self.attempts().and_then(|mut attempts| self.remove_session(*id, &mut attempts));
-        self.tally.end(ended, |ended| *ended)
+        self.tally.end(ended, Option::is_some)
     }
 
     fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
@@ -196,7 +196,7 @@ impl<R: Rows> RowStore<R> {
         let mut record = record.clone();
         record.set_cut_off(0);
         self.check_limits(&record, None)?;
-        let row = Row::new(Tags::first(random_tag()?), CutOffs::default(), record);
+        let row = Row::new(Tags::first(self.tags.draw()?), CutOffs::default(), record);
         let _turn = self.turn(id, &attempts)?;
         loop {
             match self.rows.import(id, &row, self.resolved(how), attempts.until()) {

@@ -2,7 +2,7 @@
 use super::known::Known;
 use super::options::RowStoreOptions;
 use super::retry::Attempts;
-use super::row::{MovedRow, Row, Stored, random_tag};
+use super::row::{MovedRow, RandomTags, Row, Stored};
 use super::write::{Target, Write, Written};
 use super::{CutOff, CutOffs, Rows, Selected, Swap};
 use crate::admin::{Admin, Tally};
@@ -20,9 +20,9 @@ use std::time::SystemTime;
 
 /// Sessions on a server that [`Rows`] speaks to. See the [module](super) for its rules.
 ///
-/// If the answer to a deletion was lost and the session is gone, [`delete`](Store::delete) returns true: it cannot know
-/// whether its own first attempt has ended the session. [`FileStoreOptions::sessions_per_user`] has no counterpart
-/// here.
+/// If the answer to a deletion was lost and the session is gone, [`delete`](Store::delete) returns the id of the row that
+/// it tried to remove last: it cannot know whether its own first attempt has ended the session.
+/// [`FileStoreOptions::sessions_per_user`] has no counterpart here.
 ///
 /// [`FileStoreOptions::sessions_per_user`]: crate::FileStoreOptions::sessions_per_user
 pub struct RowStore<R> {
@@ -32,6 +32,7 @@ pub struct RowStore<R> {
     pub(super) known: Known,
     /// Whether the last call could not reach the server. A thread that waits in a queue reads it.
     is_down: AtomicBool,
+    pub(super) tags: RandomTags,
     pub(super) tally: Tally,
     loads: AtomicU64,
 }
@@ -52,6 +53,7 @@ impl<R: Rows> RowStore<R> {
             queues: Queues::new(),
             known,
             is_down: AtomicBool::new(false),
+            tags: RandomTags::default(),
             tally: Tally::default(),
             loads: AtomicU64::new(0),
         }
@@ -172,21 +174,25 @@ impl<R: Rows> RowStore<R> {
         })
     }
 
-    /// Ends a session, or the one to which rotations have moved it. Returns whether a live one was there.
-    pub(super) fn remove_session(&self, mut id: PublicId, attempts: &mut Attempts) -> Result<bool> {
+    /// Ends a session, or the one to which rotations have moved it. Returns the id of the live one that was ended.
+    pub(super) fn remove_session(
+        &self,
+        mut id: PublicId,
+        attempts: &mut Attempts,
+    ) -> Result<Option<PublicId>> {
         for _ in 0..=HOPS_MAX {
             match self.remove(&id, attempts)? {
-                Removed::Session { was_live } => return Ok(was_live),
+                Removed::Session { was_live } => return Ok(was_live.then_some(id)),
                 Removed::Moved(moved) => match self.next_hop(&id, &moved) {
                     Some(next) => id = next,
-                    None => return Ok(false),
+                    None => return Ok(None),
                 },
-                Removed::Nothing => return Ok(false),
+                Removed::Nothing => return Ok(None),
                 // The session was ended by the first attempt of this call, whose answer was lost, or by another call.
-                Removed::Unknown => return Ok(true),
+                Removed::Unknown => return Ok(Some(id)),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Adds a cut-off of a user, or of all users, at some instant of this call.
@@ -250,7 +256,7 @@ impl<R: Rows> RowStore<R> {
         };
         let seen = row.tags.newest();
         let cut_offs = CutOffs { of_user, ..row.cut_offs };
-        Ok((seen, Row { tags: row.tags.followed_by(random_tag()?), cut_offs, ..row }))
+        Ok((seen, Row { tags: row.tags.followed_by(self.tags.draw()?), cut_offs, ..row }))
     }
 
     fn write(&self, token: &Token, write: &mut Write<'_>) -> Result<Option<Saved>> {
@@ -375,8 +381,8 @@ impl<R: Rows> Store for RowStore<R> {
         self.tally.save(written, Option::is_some)
     }
 
-    fn delete(&self, token: &Token) -> Result<bool> {
-        let Some(session) = token.session_id() else { return Ok(false) };
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+        let Some(session) = token.session_id() else { return Ok(None) };
         self.delete_by_id(&session.public_id())
     }
 
@@ -396,8 +402,8 @@ impl<R: Rows> Store for RowStore<R> {
         self.tally.read(self.list_sessions_of(user, page))
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
-        self.tally.end(self.delete_session_of_user(user, *id), |ended| *ended)
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+        self.tally.end(self.delete_session_of_user(user, *id), Option::is_some)
     }
 
     fn guarantees(&self) -> Guarantees {

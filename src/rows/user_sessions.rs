@@ -61,8 +61,8 @@ impl<R: Rows> RowStore<R> {
         UserSessions::page(page, true, std::iter::from_fn(|| next().transpose()))
     }
 
-    /// Ends a session if it is this user's. Returns whether a live one was there.
-    pub(super) fn delete_session_of_user(&self, user: &str, mut id: PublicId) -> Result<bool> {
+    /// Ends a session if it is this user's. Returns the id of the live one that was ended.
+    pub(super) fn delete_session_of_user(&self, user: &str, mut id: PublicId) -> Result<Option<PublicId>> {
         let mut attempts = self.attempts()?;
         for _ in 0..=HOPS_MAX {
             match self.state(&id, &mut attempts)? {
@@ -73,11 +73,11 @@ impl<R: Rows> RowStore<R> {
                 }
                 State::Moved(moved) => match self.next_hop(&id, &moved) {
                     Some(next) => id = next,
-                    None => return Ok(false),
+                    None => return Ok(None),
                 },
-                State::Live(_) | State::Absent(_) => return Ok(false),
+                State::Live(_) | State::Absent(_) => return Ok(None),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }

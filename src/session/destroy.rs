@@ -68,14 +68,18 @@ impl Session {
             let deleted = self.context.store.delete(token);
             cookie_is_dead |= deleted.is_ok() && self.cookie.carries(token);
             match deleted {
-                // The session may be absent because an earlier, failed attempt of this request has ended it.
-                Ok(was_live) if was_live || self.destroy_failed => {
-                    ended = true;
-                    let of_current = current.filter(|current| current.token == *token);
-                    let id = of_current.map_or_else(|| token.public_id(), |current| current.id);
-                    self.context.observe(&Event::Destroyed(id));
+                Ok(deleted) => {
+                    // The session may be absent because an earlier, failed attempt of this request has ended it, under
+                    // an id that is not known here.
+                    let presented = || {
+                        let of_current = current.filter(|current| current.token == *token);
+                        of_current.map_or_else(|| token.public_id(), |current| current.id)
+                    };
+                    if let Some(id) = deleted.or_else(|| self.destroy_failed.then(presented)) {
+                        ended = true;
+                        self.context.observe(&Event::Destroyed(id));
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => failure = failure.or(Some(error)),
             }
         }

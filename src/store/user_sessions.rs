@@ -70,7 +70,7 @@ impl UserSession {
     /// use sessile::{Live, PublicId, Record};
     /// use std::time::{Duration, UNIX_EPOCH};
     /// let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(60)).with_user("ada")?;
-    /// let listed = UserSession::of(&Live { id: PublicId::digest(b"a token"), record });
+    /// let listed = UserSession::of(&Live::new(record, PublicId::digest(b"a token")));
     /// assert_eq!((listed.created, listed.device_note), (UNIX_EPOCH, None));
     /// # Ok::<(), sessile::Error>(())
     /// ```

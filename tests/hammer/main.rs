@@ -25,6 +25,7 @@ mod kill;
 mod killed_steps;
 mod lost_updates;
 mod moves;
+mod pages;
 mod processes;
 mod reaper;
 mod rows;
@@ -56,6 +57,7 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     kill::WORKERS,
     killed_steps::WORKERS,
     lost_updates::WORKERS,
+    pages::WORKERS,
     processes::WORKERS,
     reaper::WORKERS,
     stale::WORKERS,
@@ -78,6 +80,7 @@ const TRIALS: &[Trials] = &[
     killed_steps::TRIALS,
     lost_updates::TRIALS,
     moves::TRIALS,
+    pages::TRIALS,
     processes::TRIALS,
     reaper::TRIALS,
     rows::TRIALS,

@@ -147,7 +147,7 @@ fn make(source: &FileStore, n: u64, generation: u64) -> Made {
         old = Some(std::mem::replace(&mut token, moved.token));
     }
     if fate == Fate::Ended && user.is_none() {
-        assert!(source.delete(&token).unwrap());
+        assert!(source.delete(&token).unwrap().is_some());
     }
     Made { token, old, user, fate, there: None, increments: 0 }
 }
@@ -260,7 +260,7 @@ fn work_on(target: &dyn Admin, made: &mut [Made]) -> u64 {
 fn step(target: &dyn Admin, session: &mut Made, operation: u64) {
     let (is_live, token) = (session.is_live(), session.token().clone());
     let is_done = match operation {
-        0 => target.delete_by_id(&id_of(&token)).unwrap(),
+        0 => target.delete_by_id(&id_of(&token)).unwrap().is_some(),
         1 => {
             let rotated = target.rotate(&token, &mut increment, &Rotation::default()).unwrap();
             let is_done = rotated.is_some();

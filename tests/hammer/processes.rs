@@ -263,7 +263,7 @@ fn of_two_rotations_at_once_one_succeeds(dir: &Path, time: Duration) -> Figures 
         };
         assert_eq!(versions::stored(&store, &old), None);
         assert_eq!(versions::stored(&store, &successor), Some(2), "changed once");
-        assert!(store.delete(&successor).unwrap(), "round {round}");
+        assert!(store.delete(&successor).unwrap().is_some(), "round {round}");
     }
     assert_eq!(files(dir), [""; 0].map(PathBuf::from), "files beside those of the successors");
     rival.say("end");
@@ -301,7 +301,7 @@ fn a_delete_is_not_undone_by_a_writer_stopped_at_any_instant(dir: &Path, time: D
         assert_eq!(worker.line(), "at work");
         dice.pause(3_000);
         worker.stop();
-        let was_live = store.delete(&old).unwrap();
+        let was_live = store.delete(&old).unwrap().is_some();
         assert_eq!(versions::stored(&store, &old), None, "round {round}: live after its deletion");
         worker.go_on();
         let outcome = worker.line();
@@ -311,7 +311,7 @@ fn a_delete_is_not_undone_by_a_writer_stopped_at_any_instant(dir: &Path, time: D
         if was_live {
             rounds.count("sessions that were still live", 1);
         } else {
-            assert!(store.delete(&token(&outcome)).unwrap(), "round {round}: the new id is live");
+            assert!(store.delete(&token(&outcome)).unwrap().is_some(), "round {round}: the new id is live");
         }
         assert_eq!(files(dir), [""; 0].map(PathBuf::from), "round {round}: was live: {was_live}");
     }
@@ -561,7 +561,7 @@ fn write_versions(parent: &Parent) {
         }
         board.put(Notice { end: End::Ending, ..notice });
         if session % 2 == 0 {
-            assert!(store.delete(token).unwrap());
+            assert!(store.delete(token).unwrap().is_some());
         } else {
             store.rotate(token, &mut |_| Ok(Verdict::Keep), &Durability::Relaxed.into()).unwrap().unwrap();
         }

@@ -732,7 +732,7 @@ impl Operation {
             Ok(Verdict::Write)
         };
         let (found, made) = match self {
-            Self::Delete => (store.delete(session).unwrap(), None),
+            Self::Delete => (store.delete(session).unwrap().is_some(), None),
             Self::Rotate => {
                 let made = store.rotate(session, change, &RELAXED.into()).unwrap().map(|saved| saved.token);
                 (made.is_some(), made)

@@ -32,9 +32,9 @@ fn a_session_is_loaded_and_deleted_by_id_in_every_open_store() {
     let other = fixture.another();
     assert_eq!(load(&other, &saved.token).unwrap().as_deref(), Some("text"), "it is in memory now");
     assert_eq!(text_of(&fixture, saved.live.id).as_deref(), Some("text"));
-    assert!(fixture.store.delete_by_id(&saved.live.id).unwrap());
+    assert_eq!(fixture.store.delete_by_id(&saved.live.id).unwrap(), Some(saved.live.id));
     assert_eq!(load(&other, &saved.token).unwrap(), None);
-    assert!(!fixture.store.delete_by_id(&saved.live.id).unwrap(), "it is gone");
+    assert!(fixture.store.delete_by_id(&saved.live.id).unwrap().is_none(), "it is gone");
     let gone = fixture.store.load_by_id(&saved.live.id).unwrap();
     assert!(matches!(gone, Lookup::Absent(Absent::NotFound(id)) if id == saved.live.id), "{gone:?}");
 }
@@ -59,7 +59,7 @@ fn a_session_is_imported_unless_a_live_one_is_there() {
     let reason = "its creation is running, or was interrupted";
     let want = format!("failed to import session `{}`: {reason}", path.display());
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Busy, want));
-    assert!(!fixture.store.delete_by_id(&id).unwrap(), "there was no live one");
+    assert!(fixture.store.delete_by_id(&id).unwrap().is_none(), "there was no live one");
     assert!(import("cut short").unwrap());
     assert_eq!(text_of(&fixture, id).as_deref(), Some("cut short"));
 

@@ -890,7 +890,7 @@ fn show_and_delete_give_the_reason_for_absence() {
         let words = one(By::Input, &["delete"], &place, &token).ends(3);
         assert_eq!((&*words.out, words.err), ("", format!("sessile: no such session: {id}\n")));
         let json = one(By::Variable, &["delete", "--json"], &place, &token).ends(3).json();
-        assert_eq!(json, json!({"id": id.to_string(), "deleted": false}));
+        assert_eq!(json, json!({"id": id.to_string(), "deleted": false, "ended": null}));
     }
 }
 
@@ -974,7 +974,15 @@ fn delete_acts_at_once_in_a_server_that_caches_the_session() {
     }
     let saved = place.live(1).remove(0);
     let json = one(By::Input, &["delete", "--json"], &place, &saved.token).ends_well().json();
-    assert_eq!(json, json!({"id": saved.live.id.to_string(), "deleted": true}));
+    let id = saved.live.id.to_string();
+    assert_eq!(json, json!({"id": id, "deleted": true, "ended": id}));
+    // A moved id: the session under its present id is ended.
+    let saved = place.live(1).remove(0);
+    let how = Rotation::new(Durability::OfStore).grace(Duration::from_secs(60));
+    let successor = place.store.rotate(&saved.token, &mut |_| Ok(Verdict::Keep), &how).unwrap().unwrap();
+    let json = one(By::Input, &["delete", "--json"], &place, &saved.token).ends_well().json();
+    let (id, ended) = (saved.live.id.to_string(), successor.live.id.to_string());
+    assert_eq!(json, json!({"id": id, "deleted": true, "ended": ended}));
 }
 
 #[test]
@@ -1404,7 +1412,8 @@ fn an_export_of_an_import_has_the_same_bytes() {
     let mut command = sessile([OsStr::new("import"), third.as_ref()]);
     let ran =
         finish_with(command.args(["--power-safe", "--json", "--partial"]), exported.join("\n")).ends_well();
-    let kinds = ["existing", "expired", "failed", "imported", "not_tried", "seconds", "whole"];
+    let kinds =
+        ["deleted", "existing", "expired", "failed", "imported", "not_tried", "replaced", "seconds", "whole"];
     assert_eq!(keys(&ran.json()), kinds);
     assert_eq!(ran.json()["imported"], saved.len());
     let again = run!("export", third, "--json").ends(0);
@@ -1798,11 +1807,12 @@ fn export_leaves_out_unreadable_sessions_and_says_so() {
     let (complaints, summary) = ran.err.trim_end().rsplit_once('\n').unwrap();
     let mut complaints: Vec<_> = complaints.lines().collect();
     complaints.sort_unstable();
-    let wanted = [
+    let mut wanted = [
         format!("sessile: damaged, and left out: {damaged}"),
-        format!("sessile: written by a newer version of sessile, and left out: {newer}"),
-        format!("sessile: written by an earlier version of sessile, and left out: {older}"),
+        format!("sessile: failed to read session {newer}: a newer version of sessile wrote it"),
+        format!("sessile: failed to read session {older}: an earlier version of sessile wrote it"),
     ];
+    wanted.sort_unstable();
     assert_eq!(complaints, wanted);
     assert_eq!(timeless(summary), "2 sessions exported, 1 damaged, 2 could not be read; T s");
 }

@@ -10,8 +10,8 @@ use crate::support::memory::{Stage, made_up_token, secs, start};
 use serde_json::json;
 use sessile::record::Login;
 use sessile::{
-    Absent, Durability, Error, ErrorKind, Expiry, FileStore, FileStoreOptions, Guarantees, Lookup, PublicId,
-    Record, Result, Saved, Store, Timing, Token, Value, Verdict,
+    Absent, Durability, Error, ErrorKind, Expiry, FileStore, FileStoreOptions, Guarantees, Live, Lookup,
+    PublicId, Record, Result, Saved, Store, Timing, Token, Value, Verdict,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -44,7 +44,8 @@ macro_rules! store_contract {
                 rotation_moves_the_record_and_kills_the_old_token,
                 of_two_rotations_at_once_one_succeeds,
                 updates_acknowledged_before_a_rotation_are_in_its_result,
-                delete_is_true_once_and_final,
+                a_deletion_gives_its_id_once_and_is_final,
+                a_deletion_gives_the_id_of_the_session_that_it_ended,
                 after_a_deletion_nothing_in_flight_brings_the_session_back,
                 of_a_deletion_and_a_rotation_at_once_one_wins,
                 concurrent_updates_all_count,
@@ -269,7 +270,7 @@ fn a_token_that_nobody_was_given_is_absent_everywhere(stage: &Stage) {
     let id = PublicId::digest(token.expose().as_bytes());
     assert_eq!(absent(&*stage.store, &token), Absent::NotFound(id));
     check_nothing_to_change(stage, &token);
-    assert!(!stage.store.delete(&token).unwrap());
+    assert!(stage.store.delete(&token).unwrap().is_none());
     assert_eq!(absent(&*stage.store, &token), Absent::NotFound(id), "the load did not create it");
     assert_eq!(stage.stored(), 0);
 }
@@ -294,7 +295,7 @@ fn a_malformed_token_is_absent_everywhere(stage: &Stage) {
         assert!(!stage.store.is_well_formed(&bad), "{text:?}");
         assert_eq!(absent(&*stage.store, &bad), Absent::Malformed, "{text:?}");
         check_nothing_to_change(stage, &bad);
-        assert!(!stage.store.delete(&bad).unwrap(), "{text:?}");
+        assert!(stage.store.delete(&bad).unwrap().is_none(), "{text:?}");
     }
     assert_eq!(n(&stage.record(&token)), 1, "the existing session is unchanged");
 }
@@ -320,11 +321,8 @@ fn a_record_is_absent_from_its_deadline_on_by_the_clock_of_the_store(stage: &Sta
             assert_eq!(absent(&*stage.store, &token), Absent::Expired(id));
             check_nothing_to_change(stage, &token);
         }
-        assert_eq!(
-            stage.store.delete(&make()).unwrap(),
-            lives,
-            "delete returns whether the session was live"
-        );
+        let deleted = stage.store.delete(&make()).unwrap();
+        assert_eq!(deleted.is_some(), lives, "only a live session is returned");
     }
     // The deadline is compared at each load, also if the version was read just before the deadline.
     stage.clock.set(just_before);
@@ -475,7 +473,7 @@ fn no_lock_outlives_its_call(stage: &Stage) {
         ("rotation that fails", &|| drop(rotate(store, &token, refuse).unwrap_err())),
         ("update of nothing", &|| drop(update(store, &made_up_token(), add_one).unwrap())),
         ("rotation of nothing", &|| drop(rotate(store, &made_up_token(), add_one).unwrap())),
-        ("delete of nothing", &|| assert!(!store.delete(&made_up_token()).unwrap())),
+        ("delete of nothing", &|| assert!(store.delete(&made_up_token()).unwrap().is_none())),
     ];
     for (name, call) in calls {
         call();
@@ -490,7 +488,7 @@ fn no_lock_outlives_its_call(stage: &Stage) {
     // The successor of a rotation is not locked either, and neither are the sessions of failed calls.
     let moved = rotate(store, &token, add_one).unwrap().unwrap();
     assert!(update(&*stage.second, &moved.token, add_one).unwrap().is_some());
-    assert!(stage.second.delete(&moved.token).unwrap());
+    assert!(stage.second.delete(&moved.token).unwrap().is_some());
 }
 
 fn rotation_moves_the_record_and_kills_the_old_token(stage: &Stage) {
@@ -510,7 +508,7 @@ fn rotation_moves_the_record_and_kills_the_old_token(stage: &Stage) {
             let id = PublicId::digest(old.expose().as_bytes());
             assert_eq!(absent(&*stage.store, &old), Absent::NotFound(id));
             check_nothing_to_change(stage, &old);
-            assert!(!stage.store.delete(&old).unwrap());
+            assert!(stage.store.delete(&old).unwrap().is_none());
             assert_eq!(stage.stored(), 1);
         }
         old = saved.token;
@@ -570,12 +568,12 @@ fn updates_acknowledged_before_a_rotation_are_in_its_result(stage: &Stage) {
     }
 }
 
-fn delete_is_true_once_and_final(stage: &Stage) {
+fn a_deletion_gives_its_id_once_and_is_final(stage: &Stage) {
     let (token, bystander) = (create(&*stage.store, &record(1)), create(&*stage.store, &record(2)));
     let id = PublicId::digest(token.expose().as_bytes());
-    assert!(stage.store.delete(&token).unwrap());
+    assert_eq!(stage.store.delete(&token).unwrap(), Some(id));
     if stage.store.guarantees().ends_every_copy {
-        assert!(!stage.store.delete(&token).unwrap());
+        assert_eq!(stage.store.delete(&token).unwrap(), None);
         for store in [&stage.store, &stage.second] {
             assert_eq!(absent(&**store, &token), Absent::NotFound(id));
         }
@@ -583,6 +581,31 @@ fn delete_is_true_once_and_final(stage: &Stage) {
         assert_eq!(stage.stored(), 1);
     }
     assert_eq!(n(&stage.record(&bystander)), 2);
+}
+
+fn a_deletion_gives_the_id_of_the_session_that_it_ended(stage: &Stage) {
+    type Delete = fn(&dyn Store, &Saved) -> Option<PublicId>;
+    let by_token: Delete = |store, saved| store.delete(&saved.token).unwrap();
+    let of_user: Delete = |store, saved| store.delete_session_of("ada", &saved.live.id).unwrap();
+    for (name, delete) in [("by token", by_token), ("of a user", of_user)] {
+        stage.clock.set(start());
+        let [ended, expired, cut_off] = [1, 2, 3].map(|number| {
+            let mut record = record(number);
+            record.set_user("ada").unwrap();
+            stage.store.create(&record, Durability::OfStore).unwrap()
+        });
+        assert_eq!(delete(&*stage.second, &ended), Some(ended.live.id), "{name}");
+        if stage.store.guarantees().ends_every_copy {
+            assert_eq!(delete(&*stage.store, &ended), None, "{name}: it has ended");
+        }
+        let absent = Live::new(record(4), PublicId::digest(b"no session"));
+        let absent = Saved::new(made_up_token(), absent);
+        assert_eq!(delete(&*stage.store, &absent), None, "{name}: there was none");
+        stage.store.delete_of("ada", Some(&expired.token)).unwrap();
+        assert_eq!(delete(&*stage.second, &cut_off), None, "{name}: a cut-off has ended it");
+        stage.clock.set(start() + HOUR);
+        assert_eq!(delete(&*stage.store, &expired), None, "{name}: it has expired");
+    }
 }
 
 fn after_a_deletion_nothing_in_flight_brings_the_session_back(stage: &Stage) {
@@ -611,7 +634,7 @@ fn after_a_deletion_nothing_in_flight_brings_the_session_back(stage: &Stage) {
             while running.load(Ordering::SeqCst) < 4 {
                 std::thread::yield_now();
             }
-            let was_there = stage.store.delete(&token).unwrap();
+            let was_there = stage.store.delete(&token).unwrap().is_some();
             deleted.store(true, Ordering::SeqCst);
             if stage.store.guarantees().ends_every_copy {
                 stage.check_absent(&token);
@@ -636,7 +659,7 @@ fn of_a_deletion_and_a_rotation_at_once_one_wins(stage: &Stage) {
                 rotate(&*stage.store, &token, |_| Ok(Verdict::Keep)).unwrap()
             });
             barrier.wait();
-            let deleted = stage.second.delete(&token).unwrap();
+            let deleted = stage.second.delete(&token).unwrap().is_some();
             (rotation.join().unwrap(), deleted)
         });
         if stage.store.guarantees().ends_every_copy {
@@ -698,7 +721,7 @@ fn concurrent_updates_all_count_while_the_record_outgrows_its_place(stage: &Stag
         if stage.store.guarantees().atomic_update {
             assert_eq!(n(&stage.record(&token)), 4 * EACH);
         }
-        assert!(stage.store.delete(&token).unwrap());
+        assert!(stage.store.delete(&token).unwrap().is_some());
     }
     assert_eq!(stage.stored(), 0, "no file is left");
 }
@@ -904,7 +927,10 @@ fn a_delete_ends_a_session_that_a_stuck_writer_holds() {
                 let from_elsewhere = || {
                     let refused = update(deleter, &token, |_| Ok(Verdict::Keep));
                     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy, "{name}: a save stops waiting");
-                    assert!(deleter.delete(&token).unwrap(), "{name}: a logout does not wait for it");
+                    assert!(
+                        deleter.delete(&token).unwrap().is_some(),
+                        "{name}: a logout does not wait for it"
+                    );
                     assert_eq!(session_files(&dir), Vec::<PathBuf>::new());
                 };
                 std::thread::scope(|scope| scope.spawn(from_elsewhere).join().unwrap());

@@ -183,7 +183,7 @@ fn another_sessions_file_under_a_name_is_not_that_session() {
             let other = store.create(&record("other"), Durability::PowerSafe).unwrap();
             let (from, to) = (path_of(dir.path(), original.live.id), path_of(dir.path(), other.live.id));
             if deleted_before {
-                assert!(store.delete(&other.token).unwrap());
+                assert!(store.delete(&other.token).unwrap().is_some());
             } else {
                 fs::remove_file(&to).unwrap();
             }
@@ -204,13 +204,13 @@ fn another_sessions_file_under_a_name_is_not_that_session() {
                 );
             }
             assert_eq!(load(&store, &original.token).unwrap().as_deref(), Some("original"), "{context}");
-            assert!(!store.delete(&other.token).unwrap(), "{context}: no live session was there");
+            assert!(store.delete(&other.token).unwrap().is_none(), "{context}: no live session was there");
             assert!(!to.exists(), "{context}");
 
             assert_eq!(load(&store, &original.token).unwrap().as_deref(), Some("original"), "{context}");
             put(&store, &original.token, "next", Durability::PowerSafe).unwrap().unwrap();
             assert_eq!(load(&store, &original.token).unwrap().as_deref(), Some("next"), "{context}");
-            assert!(store.delete(&original.token).unwrap(), "{context}");
+            assert!(store.delete(&original.token).unwrap().is_some(), "{context}");
         }
     }
 }
@@ -230,7 +230,7 @@ fn a_hard_link_elsewhere_disturbs_no_session() {
         fs::remove_file(&backup).unwrap();
     }
     fs::hard_link(path_of(&root, saved.live.id), &backup).unwrap();
-    assert!(store.delete(&saved.token).unwrap());
+    assert!(store.delete(&saved.token).unwrap().is_some());
     // The backup is restored by another program. The session has ended, and stays ended: the backup is a link to the
     // file that has the tombstone.
     fs::rename(&backup, path_of(&root, saved.live.id)).unwrap();

@@ -198,7 +198,7 @@ fn a_disk_without_inodes_says_so_and_deletes_make_room() {
     let store = FileStoreOptions::new().cache_bytes(0).open(disk.join("store")).unwrap();
     check_full_disk(&store, "no inodes left on the file system", |spare| {
         // A logout works on a full disk, and frees the inode of its file.
-        assert!(store.delete(&spare.token).unwrap());
+        assert!(store.delete(&spare.token).unwrap().is_some());
         create(&store, "in its place");
         for path in &reserve {
             fs::remove_file(path).unwrap();
@@ -356,7 +356,7 @@ impl AtWork {
         let mut keep = |_: &mut sessile::Record| Ok(sessile::Verdict::Keep);
         let moved = self.is_done(self.store.rotate(&made.token, &mut keep, &how.into()));
         let there = moved.map_or(made.token, |moved| moved.unwrap().token);
-        self.store.delete(&there).unwrap()
+        self.store.delete(&there).unwrap().is_some()
     }
 
     fn work(&mut self) {
@@ -511,7 +511,7 @@ fn a_read_only_mount_sees_saves_made_through_another_mount() {
     check(Some("new"));
     put(&writer, &token, &big(), RELAXED).unwrap().unwrap();
     check(Some(&big()));
-    assert!(writer.delete(&token).unwrap());
+    assert!(writer.delete(&token).unwrap().is_some());
     check(None);
     drop((readers, writer));
     // The counters cannot be made on a read-only mount, and a read-only store needs none.
@@ -770,7 +770,7 @@ impl Shards {
     fn check_unharmed(&self) {
         assert_eq!(load(&self.store, &self.saved.token).unwrap().as_deref(), Some("old"));
         put(&self.store, &self.saved.token, "new", POWER_SAFE).unwrap().unwrap();
-        assert!(self.store.delete(&self.saved.token).unwrap());
+        assert!(self.store.delete(&self.saved.token).unwrap().is_some());
     }
 }
 
@@ -903,7 +903,7 @@ fn a_forbidden_operation_names_the_file() {
     for mode in [0o400, 0] {
         let other = create(&store, "other");
         allow(&path_of(&root, other.live.id), mode);
-        assert!(store.delete(&other.token).unwrap());
+        assert!(store.delete(&other.token).unwrap().is_some());
         assert_eq!(load(&store, &other.token).unwrap(), None);
     }
     // A session whose file cannot be read is an error, and not absent.
@@ -922,10 +922,10 @@ fn a_forbidden_operation_names_the_file() {
     check_error(grown, ErrorKind::Io, &text("make a larger file for session"), denied);
     check_alive("new");
     // A deletion needs no new name either: the tombstone in the file is synced, and the file is removed later.
-    assert!(store.delete(&saved.token).unwrap());
+    assert!(store.delete(&saved.token).unwrap().is_some());
     assert_eq!(load(&store, &saved.token).unwrap(), None);
     assert_eq!(files(&root).len(), 1);
     allow(shard, 0o700);
-    assert!(!store.delete(&saved.token).unwrap(), "it was ended before");
+    assert!(store.delete(&saved.token).unwrap().is_none(), "it was ended before");
     assert_eq!(files(&root).len(), 0);
 }

@@ -29,6 +29,7 @@ on_every_storage! {
     a_login_under_a_moved_id_keeps_its_changes_if_it_fails,
     a_login_under_a_moved_id_that_expires_at_once_leaves_no_session,
     a_logout_under_a_rotated_id_ends_the_session,
+    a_logout_under_a_rotated_id_is_observed_by_the_id_it_ended,
     a_logout_beside_a_login_removes_the_cookie_only,
     a_moved_id_is_that_of_a_stranger_after_the_grace_period,
     a_login_takes_no_copy_after_the_grace_period,
@@ -423,6 +424,42 @@ fn a_logout_under_a_rotated_id_ends_the_session(stage: &Stage) {
             assert!(removes_the_cookie(&visit.finish(200).unwrap()));
         }
     }
+}
+
+fn a_logout_under_a_rotated_id_is_observed_by_the_id_it_ended(stage: &Stage) {
+    let seen: Arc<Mutex<Vec<PublicId>>> = Arc::default();
+    let observed = seen.clone();
+    let sessions = stage.sessions().with_observer(move |event| {
+        if let Event::Destroyed(id) = event {
+            observed.lock().push(*id);
+        }
+    });
+    for read_first in [true, false] {
+        let old = stored(stage, &json!({ "n": 1 }));
+        let mut session = sessions.session([old.clone()]);
+        if read_first {
+            assert_eq!(session.public_id().unwrap(), Some(id_of(&old)));
+        }
+        let new = elsewhere(&stage.others(), &old, |s| {
+            s.rotate_id();
+            s.save().unwrap();
+            token_of(s)
+        });
+        // The first attempt fails before it ends the session; the second one finds it.
+        stage.rig.fail(Call::Delete, 0);
+        assert_eq!(session.destroy().unwrap_err().kind(), ErrorKind::Storage);
+        assert_eq!(*seen.lock(), []);
+        assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
+        assert_eq!(std::mem::take(&mut *seen.lock()), [id_of(&new)], "read first: {read_first}");
+    }
+    // The store cannot tell which session a failed attempt has ended.
+    let (old, new) = moved(stage, &json!({ "n": 1 }), Session::rotate_id);
+    let mut session = sessions.session([old.clone()]);
+    stage.rig.fail(Call::Delete, 0);
+    session.destroy().unwrap_err();
+    stage.second.delete(&new).unwrap();
+    assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
+    assert_eq!(*seen.lock(), [id_of(&old)], "the presented id");
 }
 
 fn a_logout_beside_a_login_removes_the_cookie_only(stage: &Stage) {

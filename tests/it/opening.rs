@@ -68,7 +68,7 @@ fn check_in_order(root: &Path) {
     let store = FileStore::open(root).unwrap();
     let saved = store.create(&record("x"), Durability::PowerSafe).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("x"));
-    assert!(store.delete(&saved.token).unwrap());
+    assert!(store.delete(&saved.token).unwrap().is_some());
 }
 
 // -------------------------------------------------------------------------------------------------- it makes

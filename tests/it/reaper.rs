@@ -730,7 +730,7 @@ fn the_thread_has_a_name_and_its_debug_output_no_secret() {
     let shown = format!("{options:?}");
     assert_eq!(
         shown,
-        "ReaperOptions { interval: 2592000s, sweep: SweepOptions { full: false, dry_run: false, budget: CpuPercent(100), \
+        "ReaperOptions { interval: 2592000s, sweep: SweepOptions { dry_run: false, budget: CpuPercent(100), full: false, \
          keep_damaged: 1209600s }, .. }"
     );
     let reaper = Reaper::start(&store, options).unwrap();

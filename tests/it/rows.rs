@@ -198,7 +198,7 @@ fn each_operation_takes_one_round_trip_where_it_can() {
     let token = rotate(&other, &token, Duration::from_secs(60)).unwrap().unwrap();
     assert_eq!(line.sent(), ["swap"]);
     assert_eq!(update(&other, &token).unwrap(), Some(6), "the successor is known");
-    assert!(other.delete(&token).unwrap());
+    assert!(other.delete(&token).unwrap().is_some());
     assert_eq!(line.sent(), ["swap", "remove"]);
     other.create(&record(0), Durability::OfStore).unwrap();
     assert_eq!(line.sent(), ["insert"]);
@@ -227,7 +227,7 @@ fn no_answer_but_a_save_comes_from_a_version_that_may_be_old() {
         assert_eq!(line.sent()[0], "select", "{name}");
         // One that has ended since.
         let (_, [store, other], token) = two();
-        assert!(other.delete(&token).unwrap());
+        assert!(other.delete(&token).unwrap().is_some());
         assert!(store.update(&token, &mut change, Durability::OfStore).unwrap().is_none(), "{name}");
     }
 }
@@ -259,7 +259,8 @@ fn a_lost_answer_is_looked_up() {
             let new = rotate(&store, &token, grace).unwrap().unwrap();
             assert_eq!((load(&store, &token), load(&store, &new)), (None, Some(1)), "{is_done}");
             line.fail("remove", ErrorKind::Unanswered, is_done);
-            assert!(store.delete(&new).unwrap(), "{is_done}");
+            let ended = store.delete(&new).unwrap();
+            assert_eq!(ended, Some(PublicId::digest(new.expose().as_bytes())), "{is_done}");
             assert_eq!(load(&store, &new), None);
         }
         let line = Line::new();

@@ -99,7 +99,7 @@ fn a_session_that_a_cut_off_has_ended_is_not_listed(stage: &Stage) {
     stage.second.delete_of("ada", Some(&second.token)).unwrap();
     assert_eq!(listed(&*stage.store, "ada"), ids([&second]));
     let sessions = stage.others();
-    assert!(!sessions.end_session_of("ada", &first.live.id).unwrap(), "it has ended");
+    assert!(sessions.end_session_of("ada", &first.live.id).unwrap().is_none(), "it has ended");
     let third = log_in(&*stage.store, "ada");
     assert_eq!(listed(&*stage.store, "ada"), ids([&second, &third]));
     stage.store.delete_all().unwrap();
@@ -118,17 +118,17 @@ fn an_id_that_was_rotated_names_its_successor_within_grace(stage: &Stage) {
         (old.live.id, new)
     };
     let (old, new) = moved(None);
-    assert!(!sessions.end_session_of("bob", &old).unwrap());
-    assert!(sessions.end_session_of("ada", &old).unwrap());
+    assert!(sessions.end_session_of("bob", &old).unwrap().is_none());
+    assert_eq!(sessions.end_session_of("ada", &old).unwrap(), Some(new.live.id));
     stage.check_absent(&new.token);
     // A login is not followed, as by a logout.
     let (old, new) = moved(Some("ada"));
-    assert!(!sessions.end_session_of("ada", &old).unwrap());
-    assert!(sessions.end_session_of("ada", &new.live.id).unwrap());
+    assert!(sessions.end_session_of("ada", &old).unwrap().is_none());
+    assert!(sessions.end_session_of("ada", &new.live.id).unwrap().is_some());
     // Nor is a rotation whose grace period is over.
     let (old, new) = moved(None);
     stage.clock.advance(secs(60));
-    assert!(!sessions.end_session_of("ada", &old).unwrap());
+    assert!(sessions.end_session_of("ada", &old).unwrap().is_none());
     assert_eq!(listed(&*stage.store, "ada"), ids([&new]));
 }
 
@@ -176,17 +176,17 @@ fn one_session_of_a_user_is_ended_by_its_public_id(stage: &Stage) {
     let bob = log_in(&*stage.store, "bob");
     let sessions = stage.others();
     // A form can name any session: only the user's own go.
-    assert!(!sessions.end_session_of("ada", &bob.live.id).unwrap());
-    assert!(!sessions.end_session_of("", &bob.live.id).unwrap());
-    assert!(!sessions.end_session_of("ada", &PublicId::digest(b"no session")).unwrap());
-    assert!(sessions.end_session_of("ada", &first.live.id).unwrap());
-    assert!(!sessions.end_session_of("ada", &first.live.id).unwrap(), "it is gone");
+    assert!(sessions.end_session_of("ada", &bob.live.id).unwrap().is_none());
+    assert!(sessions.end_session_of("", &bob.live.id).unwrap().is_none());
+    assert!(sessions.end_session_of("ada", &PublicId::digest(b"no session")).unwrap().is_none());
+    assert_eq!(sessions.end_session_of("ada", &first.live.id).unwrap(), Some(first.live.id));
+    assert!(sessions.end_session_of("ada", &first.live.id).unwrap().is_none(), "it is gone");
     stage.check_absent(&first.token);
     assert_eq!((listed(&*stage.store, "ada"), listed(&*stage.store, "bob")), (ids([&second]), ids([&bob])));
     // Once it is another user's, it is not ada's to end.
     let moved = rotate(&*stage.store, &second.token, Some("bob"));
-    assert!(!sessions.end_session_of("ada", &second.live.id).unwrap());
-    assert!(!sessions.end_session_of("ada", &moved.live.id).unwrap());
+    assert!(sessions.end_session_of("ada", &second.live.id).unwrap().is_none());
+    assert!(sessions.end_session_of("ada", &moved.live.id).unwrap().is_none());
     assert_eq!(listed(&*stage.store, "bob"), ids([&bob, &moved]));
 }
 
@@ -238,8 +238,8 @@ fn a_store_that_keeps_no_list_says_so() {
         ) -> sessile::Result<Option<Saved>> {
             Ok(None)
         }
-        fn delete(&self, _: &Token) -> sessile::Result<bool> {
-            Ok(false)
+        fn delete(&self, _: &Token) -> sessile::Result<Option<PublicId>> {
+            Ok(None)
         }
         fn guarantees(&self) -> sessile::Guarantees {
             sessile::Guarantees::all()

@@ -151,15 +151,15 @@ impl Store for MemoryStore {
         Ok(Some(saved))
     }
 
-    fn delete(&self, token: &Token) -> Result<bool> {
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
         let mut places = self.places.lock();
         let now = self.now();
-        let Some(id) = id_of(token).and_then(|id| places.meant(id, now)) else { return Ok(false) };
+        let Some(id) = id_of(token).and_then(|id| places.meant(id, now)) else { return Ok(None) };
         let was_live = places.live(id, now).is_some();
         if let Some(Place::Session(_)) = places.0.get(&id) {
             places.0.remove(&id);
         }
-        Ok(was_live)
+        Ok(was_live.then_some(id))
     }
 
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -202,14 +202,14 @@ impl Store for MemoryStore {
         UserSessions::page(page, true, listed.into_iter().map(Ok))
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         let mut places = self.places.lock();
-        let Some(id) = places.meant(*id, self.now()) else { return Ok(false) };
+        let Some(id) = places.meant(*id, self.now()) else { return Ok(None) };
         let is_there = places.live(id, self.now()).is_some_and(|record| record.user() == Some(user));
         if is_there {
             places.0.remove(&id);
         }
-        Ok(is_there)
+        Ok(is_there.then_some(id))
     }
 
     fn guarantees(&self) -> Guarantees {

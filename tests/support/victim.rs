@@ -173,7 +173,7 @@ impl Victim {
         self.put_file(damaged);
         match end {
             End::Delete => {
-                let was_live = self.store.delete(&self.token).unwrap();
+                let was_live = self.store.delete(&self.token).unwrap().is_some();
                 assert_eq!(was_live, served.is_some(), "{}", context());
                 assert!(!self.path.exists(), "{}: the file still exists", context());
             }
@@ -182,7 +182,7 @@ impl Victim {
                     self.store.rotate(&self.token, &mut append_plus, &Durability::Relaxed.into()).unwrap();
                 assert_eq!(moved.as_ref().map(|saved| text_of(&saved.live.record)), want, "{}", context());
                 if let Some(moved) = moved {
-                    assert!(self.store.delete(&moved.token).unwrap(), "{}", context());
+                    assert!(self.store.delete(&moved.token).unwrap().is_some(), "{}", context());
                 }
             }
         }

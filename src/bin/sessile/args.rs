@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use sessile::PublicId;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -12,9 +13,11 @@ Exit codes:
   3  done, but data is missing, damaged or could not be read
   4  another sweep is running; nothing was done
 
+STORE is a directory, or a URL: file:DIR, memory:.
+
 All verbs run safely beside the programs that use the store. Run them as the
-owner of the store. Root may run the verbs that only read: stat, verify
-without --repair, list, show, export, sweep --dry-run. With --json, each error is an
+owner of the store. Root may run the verbs that only read: stat, count, doctor,
+verify without --repair, list, show, export, sweep --dry-run. With --json, each error is an
 object on standard error: {\"error\": …}.";
 
 /// Administers a sessile session store.
@@ -42,6 +45,68 @@ pub(crate) enum Verb {
     Delete(Delete),
     Export(Export),
     Import(Import),
+    Count(Count),
+    Doctor(Doctor),
+    /// Print a script that completes sessile's arguments in a shell
+    #[command(after_help = "\
+Example, for bash:
+  sessile completions bash >/etc/bash_completion.d/sessile
+
+Exit codes: see sessile --help.")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, of the command or of one verb, for man
+    #[command(after_help = "\
+Example:
+  sessile man >/usr/local/share/man/man1/sessile.1
+  sessile man sweep | man -l -
+
+Exit codes: see sessile --help.")]
+    Man {
+        /// The verb; without one, the whole command
+        verb: Option<String>,
+    },
+}
+
+/// Count the stored sessions, without reading them
+///
+/// Expired sessions that no sweep has removed yet count, too, and so do moved
+/// ids within their grace period. `stat` tells them apart.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sessile count /var/lib/shop/sessions
+
+JSON: sessions.
+
+Exit codes: see sessile --help.")]
+pub(crate) struct Count {
+    /// The store: a directory, or a URL
+    #[arg(value_name = "STORE")]
+    pub(crate) place: PathBuf,
+}
+
+/// Look for settings that would lose sessions, or let others read them
+///
+/// Checks the owner and the permissions of the store, its file system with its
+/// free space and inodes, the system's limits on watches, the log of cut-offs,
+/// and when the store was last swept. Each finding has its remedy. Reads no
+/// session (verify does) and changes nothing. The exit code is 3 if there is a
+/// finding.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sessile doctor /var/lib/shop/sessions
+
+JSON: checks (a list of names), findings (a list of check, finding, remedy).
+
+Exit codes: see sessile --help.")]
+pub(crate) struct Doctor {
+    /// The store: a directory, or a URL
+    #[arg(value_name = "STORE")]
+    pub(crate) place: PathBuf,
 }
 
 /// Remove expired sessions
@@ -63,8 +128,9 @@ renewed, damaged, temporary, unknown, failed, bytes_freed, seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Sweep {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    /// The store: a directory, or a URL
+    #[arg(value_name = "STORE")]
+    pub(crate) place: PathBuf,
     /// Read every file
     #[arg(long)]
     pub(crate) full: bool,
@@ -99,8 +165,9 @@ seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Stat {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    /// The store: a directory, or a URL
+    #[arg(value_name = "STORE")]
+    pub(crate) place: PathBuf,
 }
 
 /// Read every file and list each that is not a sound session
@@ -122,8 +189,9 @@ seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Verify {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    /// The store: a directory, or a URL
+    #[arg(value_name = "STORE")]
+    pub(crate) place: PathBuf,
     /// Move damaged files, links, pipes and directories in a session's place to
     /// the directory `damaged` of the store; recreate lost directories and a
     /// lost sessile.json; delete nothing
@@ -149,8 +217,9 @@ JSON: sessions (a list of id, user, created, last_seen, deadline, bytes), next
 
 Exit codes: see sessile --help.")]
 pub(crate) struct List {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    /// The store: a directory, or a URL
+    #[arg(value_name = "STORE")]
+    pub(crate) place: PathBuf,
     /// Only the sessions of this user
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
@@ -183,8 +252,9 @@ JSON: as a line of export; or id, absent (not found, expired, damaged).
 
 Exit codes: see sessile --help.")]
 pub(crate) struct One {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    /// The store: a directory, or a URL
+    #[arg(value_name = "STORE")]
+    pub(crate) place: PathBuf,
     /// The digest of the session's id, which is no secret: 40 hexadecimal
     /// characters, as in logs and file names
     #[arg(long, value_name = "HEX", value_parser = public_id)]
@@ -204,8 +274,11 @@ Examples:
   sessile delete --public-id 0f3a… /var/lib/shop/sessions
   sessile delete --user ada /var/lib/shop/sessions
   sessile delete --all /var/lib/shop/sessions
+  sessile delete --older-than 30d /var/lib/shop/sessions
 
-JSON: id, deleted. With --user: user, ended (true). With --all: all, ended.
+JSON: id, deleted, ended (the public id of the session that was ended, which
+differs from id after a rotation; or null). With --user: user, ended (true).
+With --all: all, ended. With --older-than: examined, deleted, failed.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Delete {
@@ -217,6 +290,20 @@ pub(crate) struct Delete {
     /// End every session, also those without a user
     #[arg(long, conflicts_with_all = ["public_id", "user"])]
     pub(crate) all: bool,
+    /// End every session that was created at least AGE ago, such as 30d, 12h or
+    /// 1w 2d. One by one: a session that begins or is rotated meanwhile may stay
+    #[arg(long, value_name = "AGE", value_parser = age, conflicts_with_all = ["public_id", "user", "all"])]
+    pub(crate) older_than: Option<Duration>,
+}
+
+/// An age of at least a second, with days of 24 hours.
+fn age(text: &str) -> Result<Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let relative = jiff::SpanRelativeTo::days_are_24_hours();
+    let duration =
+        span.to_duration(relative).map_err(|_| "give it in weeks, days, hours, minutes or seconds")?;
+    let age = Duration::try_from(duration).map_err(|_| "it must not be negative")?;
+    if age < Duration::from_secs(1) { Err("it must be a second or more".into()) } else { Ok(age) }
 }
 
 fn public_id(text: &str) -> Result<PublicId, &'static str> {
@@ -243,8 +330,9 @@ goes to standard error.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Export {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    /// The store: a directory, or a URL
+    #[arg(value_name = "STORE")]
+    pub(crate) place: PathBuf,
 }
 
 /// Import exported sessions
@@ -259,19 +347,27 @@ pub(crate) struct Export {
 /// if the input ends without the line that counts the sessions. When the disk is
 /// full or cannot be written, the import stops (exit code 1). An import can be
 /// repeated. It takes about 60 bytes of memory for each session.
+///
+/// A move from one store to another keeps whole records and ids, so that a
+/// visitor notices nothing. While the servers run, export and import; stop them,
+/// and do it again with --mirror, which is short; start them on the new store.
+/// Without the second pass, changes that were saved after the export are lost,
+/// and sessions that ended after it are alive again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   zstd -d <sessions.zst | sessile import /var/lib/shop/sessions
   grep -w ada sessions.jsonl | sessile import --partial /srv/copy
+  sessile export /srv/old | sessile import --mirror /srv/new
 
-JSON: imported, existing, expired, failed, not_tried, whole (whether the last
+JSON: imported, existing, replaced, deleted, expired, failed, not_tried, whole (whether the last
 line is there and counts all), seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Import {
-    /// The store's directory; made if there is none
-    pub(crate) dir: PathBuf,
+    /// The store: a directory, which is made if there is none, or a URL
+    #[arg(value_name = "STORE")]
+    pub(crate) place: PathBuf,
     /// Make each session power-safe before the next
     #[arg(long)]
     pub(crate) power_safe: bool,
@@ -279,4 +375,9 @@ pub(crate) struct Import {
     /// the last line that counts the sessions
     #[arg(long)]
     pub(crate) partial: bool,
+    /// Make the store equal to the export, as the second pass of a move: also
+    /// replace sessions that are older than in the input, and delete those that
+    /// the input does not have. Only with a whole export
+    #[arg(long, conflicts_with = "partial")]
+    pub(crate) mirror: bool,
 }

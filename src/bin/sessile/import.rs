@@ -4,11 +4,14 @@
 //! or read-only) ends the import, and the remaining lines are counted.
 use crate::args::Import;
 use crate::session_json::{FORM, SessionJson, Trailer, unreadable};
+use crate::store::AnyStore;
 use crate::terminal::{Progress, error_chain, json_line, print};
-use crate::{Access, Outcome, VerbResult, open};
+use crate::{Access, Failure, Outcome, VerbResult};
 use indicatif::HumanCount;
 use serde_json::json;
-use sessile::{Admin, Durability, Error, ErrorKind, FileStore, PublicId, Store};
+use sessile::admin::Scanned;
+use sessile::record::Login;
+use sessile::{Admin, Durability, Error, ErrorKind, Lookup, PublicId, Record};
 use std::collections::HashMap;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::time::Instant;
@@ -19,13 +22,22 @@ const UNREADABLE_MAX: u64 = 100;
 
 pub(crate) fn import(args: &Import, json: bool) -> VerbResult {
     let began = Instant::now();
-    let store = open(&args.dir, Access::Create)?;
+    let store = AnyStore::open(&args.place, Access::Create)?;
     let how = if args.power_safe { Durability::PowerSafe } else { Durability::Relaxed };
     let bar = Progress::counting().unless(io::stdin().is_terminal());
-    let mut importing =
-        Importing { store: &store, how, bar, counts: Counts::default(), taken: HashMap::new() };
+    let mut importing = Importing {
+        store: store.admin(),
+        how,
+        is_mirror: args.mirror,
+        bar,
+        counts: Counts::default(),
+        taken: HashMap::new(),
+    };
     let mut input = Input::new(io::stdin().lock(), args.partial);
     let stopped = importing.read_all(&mut input);
+    if args.mirror && stopped.is_none() {
+        importing.delete_others(&store, input.cut().is_none())?;
+    }
     let Importing { bar, mut counts, .. } = importing;
     if let Some(reason) = &stopped {
         bar.warn(reason);
@@ -49,6 +61,8 @@ pub(crate) fn import(args: &Import, json: bool) -> VerbResult {
         print(json_line(&json!({
             "imported": counts.imported,
             "existing": counts.existing,
+            "replaced": counts.replaced,
+            "deleted": counts.deleted,
             "expired": counts.expired,
             "failed": counts.failed,
             "not_tried": counts.not_tried,
@@ -70,6 +84,10 @@ pub(crate) fn import(args: &Import, json: bool) -> VerbResult {
 struct Counts {
     imported: u64,
     existing: u64,
+    /// Sessions that were older than in the input.
+    replaced: u64,
+    /// Sessions that the input does not have.
+    deleted: u64,
     expired: u64,
     failed: u64,
     not_tried: u64,
@@ -86,6 +104,12 @@ impl Counts {
             HumanCount(self.expired),
             HumanCount(self.failed),
         );
+        let words = if self.replaced + self.deleted == 0 {
+            words
+        } else {
+            let (replaced, deleted) = (HumanCount(self.replaced), HumanCount(self.deleted));
+            format!("{words}, {replaced} replaced, {deleted} deleted")
+        };
         if self.not_tried == 0 { words } else { format!("{words}, {} not tried", HumanCount(self.not_tried)) }
     }
 }
@@ -99,8 +123,10 @@ enum Refusal {
 }
 
 struct Importing<'a> {
-    store: &'a FileStore,
+    store: &'a dyn Admin,
     how: Durability,
+    /// Whether older sessions are replaced, and those that the input does not have are deleted.
+    is_mirror: bool,
     bar: Progress,
     counts: Counts,
     /// For each id that was imported, or is in the store, the number of its line.
@@ -148,7 +174,7 @@ impl Importing<'_> {
             self.counts.expired += 1;
             return Ok(());
         }
-        let is_new = self.store.import(&id, &record, self.how).map_err(|error| match error.kind() {
+        let refuse = |error: Error| match error.kind() {
             ErrorKind::Corrupt
             | ErrorKind::NotASessionFile
             | ErrorKind::NewerFormat
@@ -159,11 +185,64 @@ impl Importing<'_> {
             | ErrorKind::Name
             | ErrorKind::Value => Refusal::Line(error_chain(&error)),
             _ => Refusal::Store(error),
-        })?;
+        };
+        let is_new = self.store.import(&id, &record, self.how).map_err(refuse)?;
         self.taken.insert(id, number);
-        *if is_new { &mut self.counts.imported } else { &mut self.counts.existing } += 1;
+        let kind = if is_new {
+            &mut self.counts.imported
+        } else if self.is_mirror && self.replace(&id, &record).map_err(refuse)? {
+            &mut self.counts.replaced
+        } else {
+            &mut self.counts.existing
+        };
+        *kind += 1;
         Ok(())
     }
+
+    /// Replaces the session in the store if it is older. If the import is killed in between, the session is missing
+    /// until the import is repeated.
+    fn replace(&self, id: &PublicId, record: &Record) -> Result<bool, Error> {
+        let Lookup::Live(live) = self.store.load_by_id(id)? else { return Ok(false) };
+        if live.record.timing().touched > record.timing().touched || is_same(&live.record, record) {
+            return Ok(false);
+        }
+        self.store.delete_by_id(id)?;
+        self.store.import(id, record, self.how)
+    }
+
+    /// Deletes the live sessions that the input does not have, if all of it was read and each line was right.
+    fn delete_others(&mut self, store: &AnyStore, is_whole: bool) -> Result<(), Failure> {
+        if !is_whole || self.counts.failed > 0 {
+            self.bar.warn("the input was not read whole, so no session was deleted");
+            return Ok(());
+        }
+        let Self { taken, counts, bar, .. } = self;
+        let failed = store.scan(None, bar, |bar, found| {
+            let Scanned::Live(live) = found else { return Ok(true) };
+            if !taken.contains_key(&live.id) {
+                match store.admin().delete_by_id(&live.id) {
+                    Ok(ended) => counts.deleted += u64::from(ended.is_some()),
+                    Err(error) => {
+                        counts.failed += 1;
+                        bar.warn(error_chain(&error));
+                    }
+                }
+            }
+            Ok(true)
+        })?;
+        self.counts.failed += failed;
+        Ok(())
+    }
+}
+
+/// Whether two records are the same but for the number of a cut-off, which is of one store.
+fn is_same(one: &Record, other: &Record) -> bool {
+    let [one, other] = [one, other].map(|record| {
+        let mut record = record.clone();
+        record.set_login(Login { cut_off: 0, ..record.login() });
+        record
+    });
+    one == other
 }
 
 // ----------------------------------------------------------------------------------------------------------- lines

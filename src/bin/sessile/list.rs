@@ -1,31 +1,32 @@
 //! `sessile list`: live sessions in the order of their public ids, all or those of one user, in pages.
 use crate::args::List;
 use crate::session_json::time_text;
-use crate::terminal::{error_chain, json_line, plain, print, warn};
-use crate::{Access, Failure, Outcome, VerbResult, open};
+use crate::store::AnyStore;
+use crate::terminal::{json_line, plain, print};
+use crate::{Access, Failure, Outcome, VerbResult};
 use serde_json::{Value as Json, json};
-use sessile::file::Content;
-use sessile::{Admin, FileStore, Live, Lookup, Page, PublicId, Store};
-use std::collections::BTreeMap;
+use sessile::admin::{Cursor, Scanned};
+use sessile::{Admin, ErrorKind, Live, Lookup, Page, PublicId};
 use std::fmt::Write;
 
-/// A page of sessions, and whether there are more.
+/// A page of sessions.
 #[derive(Default)]
 struct Found {
     sessions: Vec<Live>,
-    has_more: bool,
+    /// The id after which the next page begins, if there is one. It may be that of a session that has ended since.
+    next: Option<PublicId>,
     /// Files that are damaged or could not be read.
     findings: u64,
 }
 
 pub(crate) fn list(args: &List, json: bool) -> VerbResult {
-    let store = open(&args.dir, Access::Read)?;
-    let indexed = args.user.as_deref().map(|user| by_index(&store, user, args)).transpose()?.flatten();
+    let store = AnyStore::open(&args.place, Access::Read)?;
+    let indexed = args.user.as_deref().map(|user| by_index(store.admin(), user, args)).transpose()?.flatten();
     let found = match indexed {
         Some(found) => found,
-        None => by_scan(&store, args),
+        None => by_scan(&store, args)?,
     };
-    let next = found.sessions.last().filter(|_| found.has_more).map(|live| live.id);
+    let next = found.next;
     if json {
         let sessions: Vec<Json> = found.sessions.iter().map(to_json).collect();
         print(json_line(&json!({"sessions": sessions, "next": next.map(|id| id.to_string())})))?;
@@ -36,54 +37,52 @@ pub(crate) fn list(args: &List, json: bool) -> VerbResult {
 }
 
 /// The sessions of a user by the index of users; `None` if the index is not complete.
-fn by_index(store: &FileStore, user: &str, args: &List) -> Result<Option<Found>, Failure> {
-    let listed = store.sessions_of(user, &Page { after: args.after, limit: args.limit() })?;
+fn by_index(store: &dyn Admin, user: &str, args: &List) -> Result<Option<Found>, Failure> {
+    let page = Page { after: args.after, limit: args.limit() };
+    let listed = match store.sessions_of(user, &page) {
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(None),
+        listed => listed?,
+    };
     if !listed.complete {
         return Ok(None);
     }
-    let mut found = Found { has_more: listed.next.is_some(), ..Found::default() };
+    let mut found = Found { next: listed.next, ..Found::default() };
     for session in listed.sessions {
-        if let Lookup::Live(live) = store.load_by_id(&session.id)? {
-            found.sessions.push(live);
+        match store.load_by_id(&session.id)? {
+            Lookup::Live(live) if live.record.user() == Some(user) => found.sessions.push(live),
+            // It has ended, or has become another user's, since the page was made.
+            Lookup::Live(_) | Lookup::Absent(_) => {}
         }
     }
     Ok(Some(found))
 }
 
-/// The sessions by their files. Directories are in the order of the ids, the files of one are not.
-fn by_scan(store: &FileStore, args: &List) -> Found {
-    let (mut files, mut sessions) = (store.files(), BTreeMap::new());
-    let (mut directory, mut found) = (0, Found::default());
-    while let Some(file) = files.next() {
-        if files.shards_begun() != directory {
-            if sessions.len() > args.limit() {
-                break;
+/// The sessions by a scan, which is in the order of the ids.
+fn by_scan(store: &AnyStore, args: &List) -> Result<Found, Failure> {
+    let mut found = Found::default();
+    let (sessions, findings) = (&mut found.sessions, &mut found.findings);
+    let mut bar = store.progress();
+    let from = args.after.as_ref().map(Cursor::after);
+    let failed = store.scan(from, &mut bar, |bar, scanned| {
+        match scanned {
+            Scanned::Live(live) if is_asked_for(&live, args) => sessions.push(live),
+            Scanned::Damaged(id) => {
+                *findings += 1;
+                bar.warn(format_args!("damaged, and left out: {id}"));
             }
-            directory = files.shards_begun();
+            _ => {}
         }
-        match file.map(|file| file.content) {
-            Ok(Content::Live(live)) if is_asked_for(&live, args) => {
-                sessions.insert(live.id, live);
-            }
-            Ok(Content::Damaged(id)) => {
-                found.findings += 1;
-                warn(format_args!("damaged, and left out: {id}"));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                found.findings += 1;
-                warn(error_chain(&error));
-            }
-        }
-    }
-    found.has_more = sessions.len() > args.limit();
-    found.sessions = sessions.into_values().take(args.limit()).collect();
-    found
+        Ok(sessions.len() <= args.limit())
+    })?;
+    found.findings += failed;
+    let has_more = found.sessions.len() > args.limit();
+    found.sessions.truncate(args.limit());
+    found.next = found.sessions.last().filter(|_| has_more).map(|live| live.id);
+    Ok(found)
 }
 
 fn is_asked_for(live: &Live, args: &List) -> bool {
-    args.after.is_none_or(|after: PublicId| live.id > after)
-        && args.user.as_deref().is_none_or(|user| live.record.user() == Some(user))
+    args.user.as_deref().is_none_or(|user| live.record.user() == Some(user))
 }
 
 fn to_json(live: &Live) -> Json {

@@ -3,13 +3,18 @@
 //! Results go to standard output, in words or (`--json`) as one JSON object; progress and warnings go to standard
 //! error.
 mod args;
+mod count;
+mod doctor;
 mod export;
+mod generate;
 mod import;
 mod list;
+mod older;
 mod one;
 mod owner;
 mod session_json;
 mod stat;
+mod store;
 mod strict_json;
 mod sweep;
 mod terminal;
@@ -17,12 +22,10 @@ mod verify;
 
 use args::{Args, Verb};
 use clap::Parser;
-use sessile::{Error, Event, FileStore, FileStoreOptions};
+use sessile::Error;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use terminal::{error_chain, json_line, plain_usage, report_errors_as_json, spare_path, warn};
+use terminal::{error_chain, json_line, plain_usage, report_errors_as_json, warn};
 
 /// The outcome of a verb that was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,10 @@ fn main() -> ExitCode {
         Verb::Delete(args) => one::delete(&args, json),
         Verb::Export(args) => export::export(&args, json),
         Verb::Import(args) => import::import(&args, json),
+        Verb::Count(args) => count::count(&args, json),
+        Verb::Doctor(args) => doctor::doctor(&args, json),
+        Verb::Completions { shell } => generate::completions(shell),
+        Verb::Man { verb } => generate::man(verb.as_deref()),
     };
     ExitCode::from(match outcome {
         Ok(Outcome::Ok) => 0,
@@ -133,57 +140,4 @@ enum Access {
     Write,
     /// The verb writes, and creates the store if there is none.
     Create,
-}
-
-/// Opens a store that programs may be using, with the highest limits, on any file system.
-fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
-    spare_path(dir);
-    let options = FileStoreOptions::new()
-        .create(access == Access::Create)
-        .read_only(access == Access::Read)
-        .keep_modes(true)
-        .cache_bytes(0)
-        .watch(false)
-        .record_bytes_max(16 << 20)
-        .entries_max(1 << 16)
-        .observer(|event| warn(in_words(event)));
-    let opened = options.clone().open(dir)?;
-    if access != Access::Create {
-        return Ok(opened);
-    }
-    // If a store is emptied during an import, that is an error, and the store is not recreated. So it is opened again,
-    // without the option to create it.
-    drop(opened);
-    Ok(options.create(false).open(dir)?)
-}
-
-/// Whether the store that was opened has lost its log of cut-offs.
-static LOG_IS_LOST: AtomicBool = AtomicBool::new(false);
-
-fn is_log_lost() -> bool {
-    LOG_IS_LOST.load(Ordering::Relaxed)
-}
-
-/// The text of an event, for operators.
-fn in_words(event: &Event<'_>) -> String {
-    match event {
-        Event::ShardsRecreated { path, shards } => format!(
-            "session directory `{}` lacked shard directories, which were recreated: {}",
-            path.display(),
-            shards.join(", ")
-        ),
-        Event::ParametersRecreated { path } => format!(
-            "session directory `{}` had sessions and no parameters file `sessile.json`, which was recreated",
-            path.display()
-        ),
-        Event::CutOffsLost { path, reason } => {
-            LOG_IS_LOST.store(true, Ordering::Relaxed);
-            format!(
-                "the log of cut-offs `{}` is lost: {reason}; no session with a user is found until it is restored from a backup, \
-                 or all sessions are ended (`sessile delete --all`)",
-                path.display()
-            )
-        }
-        other => format!("{other:?}"),
-    }
 }

@@ -1,11 +1,13 @@
 //! `sessile show` and `sessile delete`: one session, by its id or by the digest of its id; and the end of all sessions
 //! of a user, or of all.
 use crate::args::{Delete, One};
+use crate::older;
 use crate::session_json::SessionJson;
+use crate::store::AnyStore;
 use crate::terminal::{json_line, json_pretty, plain, print, prompt, warn};
-use crate::{Access, Failure, Outcome, VerbResult, open};
+use crate::{Access, Failure, Outcome, VerbResult};
 use serde_json::json;
-use sessile::{Absent, Admin, FileStore, Lookup, PublicId, SessionId, Store};
+use sessile::{Absent, Lookup, PublicId, SessionId};
 use std::io::{self, BufRead, IsTerminal, Read};
 
 /// The name of the environment variable that may hold the id.
@@ -58,9 +60,9 @@ fn absence_reason(absent: Absent) -> &'static str {
 }
 
 pub(crate) fn show(args: &One, json: bool) -> VerbResult {
-    let store: FileStore = open(&args.dir, Access::Read)?;
+    let store = AnyStore::open(&args.place, Access::Read)?;
     let id = read_session_ref(args)?;
-    match store.load_by_id(&id)? {
+    match store.admin().load_by_id(&id)? {
         Lookup::Live(live) => {
             let session = SessionJson::of(&live)?;
             print(if json { json_line(&session) } else { json_pretty(&session) })?;
@@ -78,7 +80,11 @@ pub(crate) fn show(args: &One, json: bool) -> VerbResult {
 }
 
 pub(crate) fn delete(args: &Delete, json: bool) -> VerbResult {
-    let store = open(&args.one.dir, Access::Write)?;
+    let store = AnyStore::open(&args.one.place, Access::Write)?;
+    if let Some(age) = args.older_than {
+        return older::delete(&store, age, json);
+    }
+    let store = store.admin();
     if args.all {
         store.delete_all()?;
         print(if json {
@@ -98,9 +104,11 @@ pub(crate) fn delete(args: &Delete, json: bool) -> VerbResult {
         return Ok(Outcome::Ok);
     }
     let id = read_session_ref(&args.one)?;
-    let deleted = store.delete_by_id(&id)?;
+    let ended = store.delete_by_id(&id)?;
+    let deleted = ended.is_some();
     if json {
-        print(json_line(&json!({"id": id.to_string(), "deleted": deleted})))?;
+        let ended = ended.map(|ended| ended.to_string());
+        print(json_line(&json!({"id": id.to_string(), "deleted": deleted, "ended": ended})))?;
     } else if deleted {
         print(format_args!("deleted: {id}"))?;
     } else {

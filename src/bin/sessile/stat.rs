@@ -1,11 +1,13 @@
 //! `sessile stat`, and the scan of all files that it shares with `sessile verify`.
 use crate::args::Stat;
+use crate::store::AnyStore;
 use crate::terminal::{Progress, error_chain, json_line, print};
-use crate::{Access, Outcome, VerbResult, open};
+use crate::{Access, Outcome, VerbResult};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value as Json, json};
+use sessile::admin::Scanned;
 use sessile::file::{Content, ScannedFile};
-use sessile::{FileStore, Live, Store};
+use sessile::{FileStore, Record};
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -102,14 +104,32 @@ struct Counts {
 }
 
 impl Counts {
-    fn count(&mut self, file: &ScannedFile, now: SystemTime) {
+    fn count_live(&mut self, record: &Record, now: SystemTime) {
+        self.live += 1;
+        self.logged_in += u64::from(record.user().is_some());
+        self.ages.count(now.duration_since(record.timing().created).unwrap_or_default());
+        self.deadlines.count(record.deadline().duration_since(now).unwrap_or_default());
+    }
+
+    /// Counts a session of a store that has no files.
+    fn count(&mut self, found: &Scanned, now: SystemTime) {
+        match found {
+            Scanned::Live(live) => self.count_live(&live.record, now),
+            Scanned::Expired(_) => self.expired += 1,
+            Scanned::CutOff(_) => self.cut_off += 1,
+            Scanned::Moved(_) => self.moved += 1,
+            Scanned::Damaged(_) => self.damaged += 1,
+            _ => self.unknown += 1,
+        }
+        if let Scanned::Live(live) | Scanned::Expired(live) | Scanned::CutOff(live) = found {
+            self.bytes += live.record.as_bytes().len() as u64;
+        }
+    }
+
+    fn count_file(&mut self, file: &ScannedFile, now: SystemTime) {
+        self.bytes += file.bytes;
         let kind = match &file.content {
-            Content::Live(Live { record, .. }) => {
-                self.logged_in += u64::from(record.user().is_some());
-                self.ages.count(now.duration_since(record.timing().created).unwrap_or_default());
-                self.deadlines.count(record.deadline().duration_since(now).unwrap_or_default());
-                &mut self.live
-            }
+            Content::Live(live) => return self.count_live(&live.record, now),
             Content::Expired(_) => &mut self.expired,
             Content::Moved(_) => &mut self.moved,
             Content::CutOff(_) => &mut self.cut_off,
@@ -119,15 +139,20 @@ impl Counts {
             _ => &mut self.unknown,
         };
         *kind += 1;
-        self.bytes += file.bytes;
     }
 }
 
 pub(crate) fn stat(args: &Stat, json: bool) -> VerbResult {
     let began = Instant::now();
-    let store = open(&args.dir, Access::Read)?;
-    let (mut counts, now) = (Counts::default(), store.now());
-    counts.failed = read_all(&store, |file| counts.count(&file, now));
+    let store = AnyStore::open(&args.place, Access::Read)?;
+    let (mut counts, now) = (Counts::default(), store.admin().now());
+    counts.failed = match &store {
+        AnyStore::Files(files) => read_all(files, |file| counts.count_file(&file, now)),
+        AnyStore::Other(_) => store.scan(None, &mut store.progress(), |_, found| {
+            counts.count(&found, now);
+            Ok(true)
+        })?,
+    };
     if json {
         print(json_line(&json!({
             "live": counts.live,

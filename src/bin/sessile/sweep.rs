@@ -1,10 +1,10 @@
 //! The verb `sessile sweep`.
 use crate::args::Sweep;
+use crate::store::AnyStore;
 use crate::terminal::{Progress, error_chain, json_line, print, warn};
-use crate::{Access, Outcome, VerbResult, open};
+use crate::{Access, Outcome, VerbResult};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
-use sessile::Admin;
 use sessile::admin::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
 use std::fmt::Write;
 use std::ops::ControlFlow::Continue;
@@ -13,7 +13,7 @@ use std::time::Duration;
 const DAY: Duration = Duration::from_secs(86_400);
 
 pub(crate) fn run(args: &Sweep, json: bool) -> VerbResult {
-    let store = open(&args.dir, if args.dry_run { Access::Read } else { Access::Write })?;
+    let store = AnyStore::open(&args.place, if args.dry_run { Access::Read } else { Access::Write })?;
     let mut options = SweepOptions::new()
         .full(args.full)
         .dry_run(args.dry_run)
@@ -25,12 +25,15 @@ pub(crate) fn run(args: &Sweep, json: bool) -> VerbResult {
         options = options.cpu_percent(percent);
     }
     let mut bar: Option<(SweepPhase, Progress)> = None;
-    let report = store.sweep_with(&options, &mut |now| {
+    let report = store.admin().sweep_with(&options, &mut |now| {
         if bar.as_ref().is_none_or(|(phase, _)| *phase != now.phase) {
             // The old progress bar is removed before the new one is made.
             bar = None;
-            let walks = now.phase == SweepPhase::Walk;
-            let begun = if walks { Progress::in_directories(now.total) } else { Progress::of(now.total) };
+            let begun = match now.phase {
+                SweepPhase::Walk => Progress::in_directories(now.total),
+                SweepPhase::Due => Progress::of(now.total),
+                _ => Progress::counting(),
+            };
             bar = Some((now.phase, begun));
         }
         match &mut bar {

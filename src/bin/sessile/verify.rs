@@ -3,12 +3,14 @@
 //! listed.
 use crate::args::Verify;
 use crate::stat::read_all;
+use crate::store::{AnyStore, directory, open_files};
 use crate::terminal::{error_chain, json_line, plain, print, spare_path, warn};
-use crate::{Access, Outcome, VerbResult, open};
+use crate::{Access, Failure, Outcome, VerbResult};
 use indicatif::HumanCount;
 use serde_json::{Value as Json, json};
+use sessile::admin::Scanned;
 use sessile::file::{Content, ScannedFile};
-use sessile::{Absent, Admin, ErrorKind, FileStore, Live, Lookup, PublicId};
+use sessile::{Absent, Admin, ErrorKind, FileStore, Live, Lookup, PublicId, Record};
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,12 +96,13 @@ impl Finding {
 
 pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
     let began = Instant::now();
-    spare_path(&args.dir);
+    let Some(dir) = directory(&args.place)? else { return verify_other(args, json) };
+    spare_path(&dir);
     // The repair comes first, because a store without its directories or its parameters file cannot be opened.
-    let made = if args.repair { FileStore::repair(&args.dir)? } else { Vec::new() };
+    let made = if args.repair { FileStore::repair(&dir)? } else { Vec::new() };
     let lost = |path| Finding { kind: Kind::Lost, id: None, path, moved_to: None };
     let mut findings: Vec<_> = made.into_iter().map(lost).collect();
-    let store = open(&args.dir, if args.repair { Access::Write } else { Access::Read })?;
+    let store = open_files(&dir, if args.repair { Access::Write } else { Access::Read })?;
     let (mut examined, mut moved) = (0_u64, 0_u64);
     let mut failed = read_all(&store, |file| {
         examined += u64::from(is_of_session(&file.content));
@@ -143,9 +146,52 @@ pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
     }
     Ok(match findings.is_empty() && failed == 0 {
         _ if not_moved > 0 => Outcome::Incomplete,
-        true if !crate::is_log_lost() => Outcome::Ok,
+        true if !crate::store::is_log_lost() => Outcome::Ok,
         _ => Outcome::Findings,
     })
+}
+
+/// A store without files has sessions only.
+fn verify_other(args: &Verify, json: bool) -> VerbResult {
+    if args.repair {
+        return Err(Failure::Usage("--repair works on stores of files only"));
+    }
+    let began = Instant::now();
+    let store = AnyStore::open(&args.place, Access::Read)?;
+    let (mut examined, mut moved, mut damaged) = (0_u64, 0_u64, Vec::new());
+    let failed = store.scan(None, &mut store.progress(), |_, found| {
+        let is_sound = match &found {
+            Scanned::Live(live) | Scanned::Expired(live) | Scanned::CutOff(live) => is_sound(&live.record),
+            Scanned::Damaged(_) => false,
+            _ => true,
+        };
+        *if matches!(found, Scanned::Moved(_)) { &mut moved } else { &mut examined } += 1;
+        if !is_sound {
+            damaged.push(found.id().to_string());
+        }
+        Ok(true)
+    })?;
+    let seconds = began.elapsed().as_secs_f64();
+    if json {
+        let found: Vec<_> = damaged.iter().map(|id| json!({"kind": "damaged", "id": id})).collect();
+        print(json_line(&json!({
+            "examined": examined, "moved": moved, "found": found, "failed": failed, "seconds": seconds,
+        })))?;
+    } else {
+        for id in &damaged {
+            print(format_args!("damaged: {id}"))?;
+        }
+        let (examined, damaged, failed) =
+            (HumanCount(examined), HumanCount(damaged.len() as u64), HumanCount(failed));
+        print(format_args!(
+            "{examined} sessions examined, {damaged} damaged, {failed} could not be read; {seconds:.1} s"
+        ))?;
+    }
+    Ok(if damaged.is_empty() && failed == 0 { Outcome::Ok } else { Outcome::Findings })
+}
+
+fn is_sound(record: &Record) -> bool {
+    record.entries().iter().all(|(_, value)| value.to_json().is_ok())
 }
 
 fn is_of_session(content: &Content) -> bool {
@@ -164,8 +210,7 @@ fn finding(file: ScannedFile) -> Option<Finding> {
         Content::Live(Live { record, id, .. })
         | Content::CutOff(Live { record, id, .. })
         | Content::Expired(Live { record, id, .. }) => {
-            let is_sound = record.entries().iter().all(|(_, value)| value.to_json().is_ok());
-            return (!is_sound).then_some(Finding {
+            return (!is_sound(&record)).then_some(Finding {
                 kind: Kind::Damaged,
                 id: Some(id),
                 path: file.path,

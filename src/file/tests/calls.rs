@@ -343,7 +343,7 @@ const REMOVE: [&str; 4] = ["invalidate", "stat file", "stat session", "unlink"];
 const LOOKS: [&str; 3] = ["open shard", "open session in shard", "open file in directory"];
 
 fn delete(fixture: &Fixture, session: &SessionId) -> Result<bool> {
-    fixture.store.delete_file(SessionRef::Id(session))
+    fixture.store.delete_file(SessionRef::Id(session)).map(|ended| ended.is_some())
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn impatient() -> Fixture {
 }
 
 fn end(store: &FileStore, session: &SessionId) -> Result<bool> {
-    store.delete_file(SessionRef::Id(session))
+    store.delete_file(SessionRef::Id(session)).map(|ended| ended.is_some())
 }
 
 /// The lock of a session, as a stopped writer has it.

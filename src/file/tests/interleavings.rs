@@ -20,7 +20,8 @@ fn delete_in_every_call(operation: Operation) {
                 let was_there = thread::spawn(move || deleter.delete_file(SessionRef::Id(&ended)))
                     .join()
                     .unwrap()
-                    .unwrap();
+                    .unwrap()
+                    .is_some();
                 *report.lock().unwrap() = Some(was_there);
             }
             None
@@ -76,7 +77,11 @@ fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
         if call == "exchange" {
             let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
             assert!(
-                thread::spawn(move || deleter.delete_file(SessionRef::Id(&ended))).join().unwrap().unwrap()
+                thread::spawn(move || deleter.delete_file(SessionRef::Id(&ended)))
+                    .join()
+                    .unwrap()
+                    .unwrap()
+                    .is_some()
             );
         }
         fail(n, call)
@@ -197,7 +202,7 @@ fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
                 assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
                 thread::sleep(Duration::from_millis(1));
             }
-            assert!(impatient.delete_file(SessionRef::Id(&session)).unwrap());
+            assert!(impatient.delete_file(SessionRef::Id(&session)).unwrap().is_some());
             drop(stopped);
             waiter.join().unwrap()
         });
@@ -297,7 +302,7 @@ fn a_save_overtaken_at_its_wait_limit_is_not_acknowledged() {
             let session = fixture.session(false);
             let mut change = |record: &mut Record| {
                 assert!(
-                    other.delete_file(SessionRef::Id(&session)).unwrap(),
+                    other.delete_file(SessionRef::Id(&session)).unwrap().is_some(),
                     "it does not wait for this lock"
                 );
                 record.insert("text", &Value::new("late").unwrap()).unwrap();
@@ -334,7 +339,7 @@ fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
             };
             let was_live = during(wait_in_rename, || deleter.delete_file(SessionRef::Id(&ended))).0.unwrap();
             returned.send(()).unwrap();
-            was_live
+            was_live.is_some()
         });
         is_passing.recv().unwrap();
         drop(stopped);
@@ -378,7 +383,7 @@ fn an_overtaken_writer_leaves_an_imported_session_alone() {
                 if calls_to_come == 0 {
                     let other = Arc::clone(&other);
                     let replace = move || {
-                        assert!(other.delete_by_id(&id).unwrap());
+                        assert!(other.delete_by_id(&id).unwrap().is_some());
                         assert!(other.import(&id, &record("theirs"), Durability::PowerSafe).unwrap());
                     };
                     thread::spawn(replace).join().unwrap();

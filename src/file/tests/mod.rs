@@ -237,7 +237,7 @@ impl Operation {
                 let how = if self == Self::Move { moving() } else { Rotation::default() };
                 store.rotate_file(session, successor, &mut change, &how).map(|r| r.is_some())
             }
-            Self::Delete => store.delete_file(SessionRef::Id(session)),
+            Self::Delete => store.delete_file(SessionRef::Id(session)).map(|ended| ended.is_some()),
         }
     }
 

@@ -21,7 +21,7 @@ fn move_on(store: &FileStore, session: &SessionId) -> SessionId {
     rotate(store, session, &Rotation::default().grace(GRACE)).unwrap().unwrap()
 }
 
-fn end(store: &FileStore, session: &SessionId) -> bool {
+fn end(store: &FileStore, session: &SessionId) -> Option<PublicId> {
     store.delete_file(SessionRef::Id(session)).unwrap()
 }
 
@@ -80,7 +80,7 @@ fn a_mark_that_is_damaged_shows_no_older_version() {
         fs::write(fixture.path(&session), bytes).unwrap();
         let found = fixture.store.load(&session.to_token()).unwrap();
         assert!(matches!(found, Lookup::Absent(Absent::NotFound(_))), "byte {byte}: {found:?}");
-        assert!(!end(&fixture.store, &session), "byte {byte}");
+        assert_eq!(end(&fixture.store, &session), None, "byte {byte}");
         assert!(!fixture.path(&session).exists(), "byte {byte}");
     }
 }
@@ -129,7 +129,7 @@ fn a_mark_that_may_not_be_on_the_disk_has_no_tombstone_beside_it() {
     assert!(fixture.is_moved(&session));
     let (ended, calls) = during(|_, _| None, || end(&fixture.store, &session));
     assert!(
-        calls.contains(&"sync file") && !ended,
+        calls.contains(&"sync file") && ended.is_none(),
         "the rotation has failed, so no session is there: {calls:?}"
     );
     assert_eq!(magics(&fixture, &session), COMPLETE);
@@ -177,7 +177,8 @@ fn a_move_killed_in_any_call_is_whole_after_a_logout() {
         let (ended, calls) = during(|_, _| None, || end(&fixture.store, &session));
         let context =
             format!("died in call {call}, moved: {is_moved}, complete: {is_complete}, then {calls:?}");
-        assert!(ended, "{context}");
+        let present = if is_moved { &successor } else { &session };
+        assert_eq!(ended, Some(present.public_id()), "{context}");
         assert_eq!(served(&warm, &session), None, "{context}: it is served from memory");
         assert_eq!(served(&fixture.store, &successor).is_some(), made && !is_moved, "{context}");
         let looks = ["open shard", "open session in shard", "lock", "read", "stat file", "stat session"];
@@ -190,7 +191,7 @@ fn a_move_killed_in_any_call_is_whole_after_a_logout() {
             let asked = [&looks[..4], &["stat file"], &want[4..]].concat();
             assert_eq!(calls, asked, "{context}");
             assert_eq!(magics(&fixture, &session), COMPLETE, "{context}");
-            assert!(!end(&fixture.store, &session), "{context}: once more");
+            assert_eq!(end(&fixture.store, &session), None, "{context}: once more");
         }
         seen[usize::from(is_moved) + usize::from(is_complete)] += 1;
         if moved.is_some() {
@@ -234,7 +235,7 @@ fn a_mark_that_cannot_be_completed_is_an_error_of_the_logout() {
         let (ended, _) = during(fail_nth(failing, 0), delete);
         assert!(ended.is_err(), "{failing}");
         assert_eq!(fixture.text(&successor).as_deref(), Some("new"), "{failing}: it is there");
-        assert!(delete().unwrap(), "{failing}");
+        assert_eq!(delete().unwrap(), Some(successor.public_id()), "{failing}");
         assert_eq!(fixture.text(&successor), None, "{failing}");
     }
 }
@@ -252,7 +253,7 @@ fn a_logout_by_a_moved_id_waits_for_no_stopped_process() {
         let stopped = LockedFile::acquire(file, Instant::now()).unwrap().unwrap();
         let ended = end(&fixture.store, &session);
         drop(stopped);
-        assert_eq!(ended, !login, "a live session was there");
+        assert_eq!(ended, (!login).then(|| successor.public_id()), "a live session was there");
         assert_eq!(fixture.text(&successor).is_some(), login, "a logout does not go on from a login");
         assert!(!fixture.path(&session).exists());
     }
@@ -268,7 +269,7 @@ fn a_logout_goes_on_from_a_mark_that_a_killed_one_moved_away() {
     assert!(dies_at("sync shard", || end(&fixture.store, &session)));
     drop(stopped);
     assert_eq!(fixture.text(&successor).as_deref(), Some("old"), "it died before");
-    assert!(end(&fixture.store, &session));
+    assert_eq!(end(&fixture.store, &session), Some(successor.public_id()));
     assert_eq!(fixture.text(&successor), None);
 }
 
@@ -287,7 +288,7 @@ fn marks_that_lead_in_a_circle_end_every_walk() {
         bytes[..mark.len()].copy_from_slice(&mark);
         fs::write(fixture.path(id), bytes).unwrap();
     }
-    assert!(!end(&fixture.store, &ids[0]));
+    assert_eq!(end(&fixture.store, &ids[0]), None);
     assert!(rotate(&fixture.store, &ids[0], &Rotation::default().login("ada")).unwrap().is_none());
     assert!(fixture.store.successor(&ids[0].to_token()).unwrap().is_none());
 }
@@ -438,7 +439,7 @@ fn a_mark_from_the_future_is_over() {
     let found = fixture.store.load(&session.to_token()).unwrap();
     let Lookup::Absent(Absent::Moved(moved)) = found else { panic!("it is {found:?}") };
     assert!(!moved.is_within_grace(clock.now()) && moved.is_within_grace(begin));
-    assert!(!end(&fixture.store, &session));
+    assert_eq!(end(&fixture.store, &session), None);
     let login = Rotation::default().grace(GRACE).login("ada");
     assert!(rotate(&fixture.store, &session, &login).unwrap().is_none());
     assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().files.moved, 1);
@@ -491,6 +492,7 @@ fn administration_tells_a_mark_from_damage_and_sessions() {
         .filter_map(|content| if let Content::Live(live) = content { Some(live.id) } else { None })
         .collect();
     assert_eq!(ids, [successor.public_id()]);
-    assert!(fixture.store.delete_by_id(&id).unwrap(), "it goes on to the successor");
+    let ended = fixture.store.delete_by_id(&id).unwrap();
+    assert_eq!(ended, Some(successor.public_id()), "it goes on to the successor");
     assert_eq!(fixture.text(&successor), None);
 }

@@ -295,7 +295,7 @@ impl<'a> Checker<'a> {
     pub(crate) fn end(&mut self, life: Life) -> bool {
         let token = self.met(life).token.clone();
         self.ledger.ending(life);
-        let was_there = self.store.delete(&token).unwrap();
+        let was_there = self.store.delete(&token).unwrap().is_some();
         self.ledger.ended(life);
         self.count(Ends);
         was_there

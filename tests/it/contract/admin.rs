@@ -200,7 +200,7 @@ fn a_scan_finds_each_session_once_in_order_and_in_its_state(stage: &AdminStage) 
 fn each_session_that_exists_throughout_a_scan_is_found(stage: &AdminStage) {
     let stay: Vec<_> = (0..200).map(|_| stage.session(HOUR, None).live.id).collect();
     let ended: Vec<_> = (0..20).map(|_| stage.session(HOUR, None)).collect();
-    ended.iter().for_each(|saved| assert!(stage.store.delete(&saved.token).unwrap()));
+    ended.iter().for_each(|saved| assert!(stage.store.delete(&saved.token).unwrap().is_some()));
     let (is_over, passing) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for store in [&stage.store, &stage.second] {
@@ -208,7 +208,7 @@ fn each_session_that_exists_throughout_a_scan_is_found(stage: &AdminStage) {
                 while !is_over.load(Ordering::SeqCst) {
                     let token = create(&**store, &record(1));
                     let token = rotate(&**store, &token, add_one).unwrap().unwrap().token;
-                    assert!(store.delete(&token).unwrap());
+                    assert!(store.delete(&token).unwrap().is_some());
                     passing.fetch_add(1, Ordering::SeqCst);
                 }
             });
@@ -278,12 +278,12 @@ fn a_session_is_loaded_and_deleted_by_its_public_id(stage: &AdminStage) {
     let unknown = id_of(&made_up_token());
     assert_eq!(absent(second, &unknown), Absent::NotFound(unknown));
     for id in [brief.live.id, cut.live.id, unknown] {
-        assert!(!second.delete_by_id(&id).unwrap(), "no live session was there");
+        assert!(second.delete_by_id(&id).unwrap().is_none(), "no live session was there");
     }
-    assert!(second.delete_by_id(&saved.live.id).unwrap());
+    assert!(second.delete_by_id(&saved.live.id).unwrap().is_some());
     assert!(!stage.is_live(&saved.token));
     assert_eq!(absent(store, &saved.live.id), Absent::NotFound(saved.live.id));
-    assert!(!store.delete_by_id(&saved.live.id).unwrap());
+    assert!(store.delete_by_id(&saved.live.id).unwrap().is_none());
     assert!(update(store, &saved.token, add_one).unwrap().is_none());
 }
 
@@ -299,7 +299,7 @@ fn a_deletion_by_id_follows_rotations_and_no_logins(stage: &AdminStage) {
         let Absent::Moved(found) = absent(second, &saved.live.id) else { panic!("it is moved") };
         assert_eq!((found.id, found.by_login, found.until), (saved.live.id, by_login, until));
         stage.clock.advance(later);
-        assert_eq!(second.delete_by_id(&saved.live.id).unwrap(), follows, "{later:?} {by_login}");
+        assert_eq!(second.delete_by_id(&saved.live.id).unwrap().is_some(), follows, "{later:?} {by_login}");
         assert_eq!(stage.is_live(&moved.token), !follows);
     }
 }
@@ -360,7 +360,7 @@ fn an_import_leaves_live_sessions_alone_and_replaces_others(stage: &AdminStage) 
     stage.clock.advance(secs(1));
     assert!(import(&id, 5), "a cut-off had ended the one in its place");
     assert_eq!(n_of(&id), Some(5));
-    assert!(stage.second.delete(&token).unwrap());
+    assert!(stage.second.delete(&token).unwrap().is_some());
     assert!(import(&id, 6), "there was none");
     assert_eq!(n_of(&id), Some(6));
     assert!(stage.is_live(&token));
@@ -498,15 +498,15 @@ fn each_call_is_counted_once(stage: &AdminStage) {
     check("updates that write nothing", [0; 6]);
     let moved = stage.rotate(&moving.token);
     check("a rotation", [0, 0, 1, 0, 0, 0]);
-    assert!(store.delete(&gone.token).unwrap());
-    assert!(!store.delete(&gone.token).unwrap());
+    assert!(store.delete(&gone.token).unwrap().is_some());
+    assert!(store.delete(&gone.token).unwrap().is_none());
     check("deletions, of which one ended a session", [0, 0, 0, 1, 0, 0]);
-    assert!(store.delete_by_id(&id_of(&moved)).unwrap());
-    assert!(!store.delete_by_id(&gone.live.id).unwrap());
+    assert!(store.delete_by_id(&id_of(&moved)).unwrap().is_some());
+    assert!(store.delete_by_id(&gone.live.id).unwrap().is_none());
     check("deletions by id, of which one ended a session", [0, 0, 0, 1, 0, 0]);
     let other = stage.session(HOUR, Some("bob"));
-    assert!(store.delete_session_of("bob", &other.live.id).unwrap());
-    assert!(!store.delete_session_of("bob", &ada.live.id).unwrap());
+    assert!(store.delete_session_of("bob", &other.live.id).unwrap().is_some());
+    assert!(store.delete_session_of("bob", &ada.live.id).unwrap().is_none());
     check("a creation, and the end of it as a session of its user", [0, 0, 1, 1, 0, 0]);
     store.delete_of("bob", None).unwrap();
     check("the end of a user's sessions", [0, 0, 0, 1, 0, 0]);

@@ -24,6 +24,7 @@ macro_rules! moved_contract {
                 a_rotation_that_does_not_happen_moves_no_token,
                 a_login_moves_the_last_successor_of_rotations,
                 a_logout_ends_the_last_successor_of_rotations,
+                a_deletion_by_a_moved_id_gives_the_id_of_the_successor,
                 neither_a_login_nor_a_logout_follows_a_login,
                 a_login_that_does_not_happen_moves_no_successor,
                 a_token_is_followed_only_within_the_grace_period_of_each_hop,
@@ -72,7 +73,12 @@ fn hop(store: &dyn Store, token: &Token, hop: Hop) -> Result<Option<Saved>> {
 
 /// All tokens of a session that makes these hops, from the first to the live one. Each hop adds one.
 fn chain(stage: &Stage, hops: &[Hop]) -> Vec<Token> {
-    let mut tokens = vec![create(&*stage.store, &record(0))];
+    chain_of(stage, &record(0), hops)
+}
+
+/// [`chain`] of a session that begins with this record.
+fn chain_of(stage: &Stage, record: &Record, hops: &[Hop]) -> Vec<Token> {
+    let mut tokens = vec![create(&*stage.store, record)];
     for (number, &by) in hops.iter().enumerate() {
         // The two openings of the storage are used in turn.
         let store = if number % 2 == 0 { &stage.store } else { &stage.second };
@@ -160,7 +166,7 @@ fn without_a_grace_period_a_token_is_not_known_as_moved(stage: &Stage) {
         let new = stage.store.rotate(&old, &mut add_one, &how(by, Duration::ZERO)).unwrap().unwrap().token;
         assert_eq!(absent(&*stage.second, &old), Absent::NotFound(id_of(&old)));
         assert!(hop(&*stage.store, &old, Login).unwrap().is_none());
-        assert!(!stage.store.delete(&old).unwrap());
+        assert!(stage.store.delete(&old).unwrap().is_none());
         assert_eq!(successor(&*stage.store, &old), None);
         check_only(stage, &[old, new.clone()], Some((&new, 1)));
     }
@@ -245,10 +251,11 @@ fn a_logout_ends_the_last_successor_of_rotations(stage: &Stage) {
     for hops in 1..4 {
         for at in 0..hops {
             let tokens = chain(stage, &vec![Rotate; hops]);
-            assert!(stage.store.delete(&tokens[at]).unwrap(), "a live session was there");
+            let ended = stage.store.delete(&tokens[at]).unwrap();
+            assert_eq!(ended, Some(id_of(&tokens[hops])), "a live session was there");
             for token in &tokens[..hops] {
                 check_moved(stage, token, Rotate, start() + GRACE);
-                assert!(!stage.second.delete(token).unwrap(), "there is none any more");
+                assert!(stage.second.delete(token).unwrap().is_none(), "there is none any more");
                 assert!(hop(&*stage.store, token, Login).unwrap().is_none());
                 assert_eq!(successor(&*stage.store, token), None);
             }
@@ -258,6 +265,28 @@ fn a_logout_ends_the_last_successor_of_rotations(stage: &Stage) {
         }
     }
     assert_eq!(n(&stage.record(&bystander)), 7);
+}
+
+fn a_deletion_by_a_moved_id_gives_the_id_of_the_successor(stage: &Stage) {
+    type Delete = fn(&dyn Store, &Token) -> Option<PublicId>;
+    let by_token: Delete = |store, token| store.delete(token).unwrap();
+    let of_user: Delete = |store, token| store.delete_session_of("ada", &id_of(token)).unwrap();
+    for (name, delete) in [("by token", by_token), ("of a user", of_user)] {
+        for (hops, expected) in [
+            (&[][..], Some(0)),
+            (&[Rotate], Some(1)),
+            (&[Rotate, Rotate], Some(2)),
+            (&[Rotate, Login], None),
+            (&[Login], None),
+        ] {
+            let mut record = record(0);
+            record.set_user("ada").unwrap();
+            let tokens = chain_of(stage, &record, hops);
+            let ended = delete(&*stage.second, &tokens[0]);
+            assert_eq!(ended, expected.map(|at| id_of(&tokens[at])), "{name}, {hops:?}");
+            assert_eq!(delete(&*stage.store, &tokens[0]), None, "{name}, {hops:?}: once more");
+        }
+    }
 }
 
 fn neither_a_login_nor_a_logout_follows_a_login(stage: &Stage) {
@@ -274,7 +303,7 @@ fn neither_a_login_nor_a_logout_follows_a_login(stage: &Stage) {
         for token in &tokens[..=beyond] {
             let panics = &mut |_: &mut Record| -> Result<Verdict> { panic!("the change must not be called") };
             assert!(stage.store.rotate(token, panics, &how(Login, GRACE)).unwrap().is_none(), "{hops:?}");
-            assert!(!stage.store.delete(token).unwrap(), "{hops:?}");
+            assert!(stage.store.delete(token).unwrap().is_none(), "{hops:?}");
         }
         check_only(stage, &tokens, Some((live, hops.len() as u64)));
     }
@@ -309,7 +338,7 @@ fn a_token_is_followed_only_within_the_grace_period_of_each_hop(stage: &Stage) {
             let found = if login {
                 hop(&*stage.second, &tokens[0], Login).unwrap().is_some()
             } else {
-                stage.second.delete(&tokens[0]).unwrap()
+                stage.second.delete(&tokens[0]).unwrap().is_some()
             };
             assert_eq!(found, follows, "{graces:?} {late:?} login {login}");
             if !follows {
@@ -322,9 +351,9 @@ fn a_token_is_followed_only_within_the_grace_period_of_each_hop(stage: &Stage) {
 fn a_successor_that_has_ended_or_expired_is_not_there(stage: &Stage) {
     for hops in [&[Rotate][..], &[Login]] {
         let tokens = chain(stage, hops);
-        assert!(stage.store.delete(&tokens[1]).unwrap());
+        assert!(stage.store.delete(&tokens[1]).unwrap().is_some());
         check_moved(stage, &tokens[0], hops[0], start() + GRACE);
-        assert!(!stage.second.delete(&tokens[0]).unwrap());
+        assert!(stage.second.delete(&tokens[0]).unwrap().is_none());
         assert!(hop(&*stage.second, &tokens[0], Login).unwrap().is_none());
         assert_eq!(successor(&*stage.second, &tokens[0]), None);
     }
@@ -337,7 +366,7 @@ fn a_successor_that_has_ended_or_expired_is_not_there(stage: &Stage) {
     stage.clock.set(start() + secs(10));
     assert!(hop(&*stage.store, &tokens[0], Login).unwrap().is_none());
     assert_eq!(successor(&*stage.store, &tokens[0]), None);
-    assert!(!stage.store.delete(&tokens[0]).unwrap());
+    assert!(stage.store.delete(&tokens[0]).unwrap().is_none());
 }
 
 fn the_successor_is_found_through_rotations_and_logins(stage: &Stage) {
@@ -367,7 +396,7 @@ fn no_more_than_32_successors_are_followed(stage: &Stage) {
     let mut tokens = chain(stage, &[Rotate; HOPS_MAX + 1]);
     let live = tokens.last().unwrap().clone();
     assert!(hop(&*stage.store, &tokens[0], Login).unwrap().is_none());
-    assert!(!stage.store.delete(&tokens[0]).unwrap());
+    assert!(stage.store.delete(&tokens[0]).unwrap().is_none());
     assert_eq!(successor(&*stage.store, &tokens[0]), None);
     check_only(stage, &tokens, Some((&live, HOPS_MAX as u64 + 1)));
     // With one hop less, the successor is found.
@@ -376,7 +405,7 @@ fn no_more_than_32_successors_are_followed(stage: &Stage) {
     tokens.push(saved.token.clone());
     check_only(stage, &tokens, Some((&saved.token, HOPS_MAX as u64 + 2)));
     let tokens = chain(stage, &[Rotate; HOPS_MAX]);
-    assert!(stage.store.delete(&tokens[0]).unwrap());
+    assert!(stage.store.delete(&tokens[0]).unwrap().is_some());
     check_only(stage, &tokens, None);
 }
 
@@ -400,7 +429,7 @@ fn a_logout_beside_rotations_leaves_no_live_session(stage: &Stage) {
             let rotations = scope.spawn(|| rotated(stage, &first, &barrier));
             barrier.wait();
             (0..round * 50).for_each(|_| std::hint::spin_loop());
-            assert!(stage.second.delete(&first).unwrap(), "a live session was there throughout");
+            assert!(stage.second.delete(&first).unwrap().is_some(), "a live session was there throughout");
             rotations.join().unwrap()
         });
         check_only(stage, &tokens, None);

@@ -30,6 +30,11 @@ impl Sessile {
         Self { setting, store, bare }
     }
 
+    /// The store with a cache.
+    pub(crate) fn store(&self) -> &FileStore {
+        &self.store
+    }
+
     fn record(&self, deadline: SystemTime) -> Record {
         let mut record = Record::new(SystemTime::now(), deadline);
         record.insert("visits", &Value::new(&0_u64).expect("a value")).expect("it fits");
@@ -48,7 +53,7 @@ fn found(store: &FileStore, key: &Key) -> Option<Found> {
 const OF_STORE: sessile::Durability = sessile::Durability::OfStore;
 
 /// The token of an id, as a server parses it from each request's cookie.
-fn token(key: &Key) -> Token {
+pub(crate) fn token(key: &Key) -> Token {
     Token::parse(text(key)).expect("an id")
 }
 
@@ -97,7 +102,7 @@ impl Client for &Sessile {
         saved.token.expose().as_bytes().try_into().expect("an id of 32 characters")
     }
     fn delete(&mut self, key: &Key) -> bool {
-        self.store.delete(&token(key)).expect("a deletion")
+        self.store.delete(&token(key)).expect("a deletion").is_some()
     }
     fn sweep(&mut self) -> u64 {
         let report = self.store.sweep(&SweepOptions::new().cpu_percent(100)).expect("a sweep");

@@ -59,7 +59,7 @@ impl Places {
             }
             Task::Quarantine => store.quarantine(&self.damaged.public_id()).map(|path| path.is_some()),
             Task::QuarantineLive => store.quarantine(&self.alive.public_id()).map(|path| path.is_none()),
-            Task::Delete => store.delete_by_id(&self.alive.public_id()),
+            Task::Delete => store.delete_by_id(&self.alive.public_id()).map(|ended| ended.is_some()),
             Task::Load => store.load_by_id(&self.alive.public_id()).map(|found| match found {
                 Lookup::Live(live) => text_of(&live.record) == "old" && live.id == self.alive.public_id(),
                 Lookup::Absent(_) => false,
@@ -409,7 +409,7 @@ fn a_load_by_id_during_a_change_returns_one_version_or_none() {
     };
     meet_in_every_call(Task::Load, grow, |_, _, result, (), context| assert!(result.unwrap(), "{context}"));
     let end = |store: &FileStore, [alive, ..]: &[SessionId; 3]| {
-        assert!(store.delete_by_id(&alive.public_id()).unwrap());
+        assert!(store.delete_by_id(&alive.public_id()).unwrap().is_some());
     };
     meet_in_every_call(Task::Load, end, |fixture, places, result, (), context| {
         result.unwrap_or_else(|error| panic!("{context}: {error}"));

@@ -46,7 +46,7 @@ impl Other {
                 let how = if self == Self::Move { moving() } else { Rotation::default() };
                 store.rotate_file(session, successor, &mut change, &how)
             }
-            Self::Delete => return store.delete_file(SessionRef::Id(session)),
+            Self::Delete => return store.delete_file(SessionRef::Id(session)).map(|ended| ended.is_some()),
         };
         done.map(|live| live.is_some())
     }
@@ -348,7 +348,7 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
                 let how = if operation == Operation::Move { moving() } else { Rotation::default() };
                 store.rotate_file(&session, &successor, &mut change, &how).map(|live| live.is_some())
             }
-            Operation::Delete => store.delete_file(SessionRef::Id(&session)),
+            Operation::Delete => store.delete_file(SessionRef::Id(&session)).map(|ended| ended.is_some()),
             Operation::Load => unreachable!(),
         });
         if !*met.lock().unwrap() {
