@@ -214,16 +214,23 @@ fn check(source: &FileStore, target: &dyn Admin, made: &[Made], imported: u64) {
     assert_eq!((counts.live, counts.cut_off), (of(Fate::Lives), of(Fate::CutOffByTarget)));
     assert_eq!((counts.expired, counts.moved, counts.damaged, counts.failed), (0, 0, 0, 0));
     assert_eq!(target.count().unwrap(), imported);
-    let listed = |store: &dyn Admin, user: &str| {
-        let page = Page { limit: 1000, ..Page::default() };
-        store.sessions_of(user, &page).unwrap().sessions.iter().map(|session| session.id).collect::<Vec<_>>()
-    };
     for user in ["user 0", "user 1", "back"] {
         assert!(!listed(target, user).is_empty(), "{user}");
         let there = listed(source, user).into_iter().filter(|id| {
             matches!(target.load_by_id(id).unwrap(), Lookup::Live(_)) //
         });
         assert_eq!(listed(target, user), there.collect::<Vec<_>>(), "{user}");
+    }
+}
+
+/// The sessions of a user, by pages.
+fn listed(store: &dyn Admin, user: &str) -> Vec<PublicId> {
+    let (mut ids, mut page) = (Vec::new(), Page::default());
+    loop {
+        let list = store.sessions_of(user, &page).unwrap();
+        ids.extend(list.sessions.iter().map(|session| session.id));
+        let Some(next) = list.next else { return ids };
+        page.after = Some(next);
     }
 }
 
