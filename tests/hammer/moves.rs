@@ -23,7 +23,7 @@ trials! {
     a_moved_store_has_the_same_sessions_and_the_same_ends,
 }
 
-const THREADS: u64 = 8;
+const THREADS: usize = 8;
 const HOUR: Duration = Duration::from_secs(3600);
 /// The number of sessions in a page of the scan.
 const PAGE: usize = 1000;
@@ -63,7 +63,7 @@ impl Made {
 }
 
 fn a_moved_store_has_the_same_sessions_and_the_same_ends(dir: &Path, time: Duration) -> Figures {
-    let count = ((time.as_secs_f64() * 3000.0) as u64).clamp(800, 1_000_000);
+    let count = u64::try_from(time.as_millis() * 3).unwrap().clamp(800, 1_000_000);
     let source = stage::options().open(dir.join("source")).unwrap();
     let targets: [(&'static str, Arc<dyn Admin>); 2] = [
         ("moved to a directory", Arc::new(stage::options().open(dir.join("target")).unwrap())),
@@ -92,9 +92,11 @@ fn a_moved_store_has_the_same_sessions_and_the_same_ends(dir: &Path, time: Durat
         figures.check(|| {
             let done = work_on(&**target, &mut made);
             check_work(&**target, &made);
-            assert!(done >= THREADS, "{done} operations on the target");
+            assert!(done >= THREADS as u64, "{done} operations on the target");
         });
-        made.iter_mut().for_each(|session| (session.there, session.increments) = (None, 0));
+        for session in &mut made {
+            (session.there, session.increments) = (None, 0);
+        }
     }
     let ended = made.iter().filter(|session| session.fate != Fate::Lives).count();
     figures.events.push(("of these alive nowhere afterwards", ended as u64));
@@ -119,11 +121,11 @@ fn fill(source: &FileStore, count: u64, generation: u64) -> Vec<Made> {
     thread::scope(|scope| {
         let make = |thread| {
             move || {
-                let numbers = (thread..count).step_by(THREADS as usize);
+                let numbers = (thread..count).step_by(THREADS);
                 numbers.map(|n| make(source, n, generation)).collect::<Vec<_>>()
             }
         };
-        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(make(thread))).collect();
+        let threads: Vec<_> = (0..THREADS as u64).map(|thread| scope.spawn(make(thread))).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     })
 }
@@ -164,7 +166,7 @@ fn move_all(source: &FileStore, target: &dyn Admin) -> u64 {
         assert!(failures.is_empty(), "{failures:?}");
         thread::scope(|scope| {
             let import = |part: &[Scanned]| part.iter().filter(|found| import(target, found)).count() as u64;
-            let parts = sessions.chunks(PAGE.div_ceil(THREADS as usize));
+            let parts = sessions.chunks(PAGE.div_ceil(THREADS));
             let threads: Vec<_> = parts.map(|part| scope.spawn(move || import(part))).collect();
             imported += threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>();
         });
@@ -214,16 +216,23 @@ fn check(source: &FileStore, target: &dyn Admin, made: &[Made], imported: u64) {
     assert_eq!((counts.live, counts.cut_off), (of(Fate::Lives), of(Fate::CutOffByTarget)));
     assert_eq!((counts.expired, counts.moved, counts.damaged, counts.failed), (0, 0, 0, 0));
     assert_eq!(target.count().unwrap(), imported);
-    let listed = |store: &dyn Admin, user: &str| {
-        let page = Page { limit: 1000, ..Page::default() };
-        store.sessions_of(user, &page).unwrap().sessions.iter().map(|session| session.id).collect::<Vec<_>>()
-    };
     for user in ["user 0", "user 1", "back"] {
         assert!(!listed(target, user).is_empty(), "{user}");
         let there = listed(source, user).into_iter().filter(|id| {
             matches!(target.load_by_id(id).unwrap(), Lookup::Live(_)) //
         });
         assert_eq!(listed(target, user), there.collect::<Vec<_>>(), "{user}");
+    }
+}
+
+/// The sessions of a user, by pages.
+fn listed(store: &dyn Admin, user: &str) -> Vec<PublicId> {
+    let (mut ids, mut page) = (Vec::new(), Page::default());
+    loop {
+        let list = store.sessions_of(user, &page).unwrap();
+        ids.extend(list.sessions.iter().map(|session| session.id));
+        let Some(next) = list.next else { return ids };
+        page.after = Some(next);
     }
 }
 
@@ -236,7 +245,7 @@ fn increment(record: &mut Record) -> Result<Verdict> {
 /// All threads change, rotate and end sessions of the target. Returns the number of operations.
 fn work_on(target: &dyn Admin, made: &mut [Made]) -> u64 {
     let operations = thread::scope(|scope| {
-        let parts = made.chunks_mut(made.len().div_ceil(THREADS as usize)).enumerate();
+        let parts = made.chunks_mut(made.len().div_ceil(THREADS)).enumerate();
         let threads: Vec<_> = parts
             .map(|(thread, part)| {
                 scope.spawn(move || {

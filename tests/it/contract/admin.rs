@@ -50,6 +50,10 @@ macro_rules! admin_contract {
 admin_contract!(files, AdminStage::files());
 admin_contract!(rows, AdminStage::rows());
 
+/// A microsecond before the end of the longest grace period.
+const ALMOST_GRACE_MAX: Duration = Duration::from_micros(600_000_000 - 1);
+const _: () = assert!(GRACE_MAX.as_micros() == ALMOST_GRACE_MAX.as_micros() + 1);
+
 /// An empty store whose clock stands at [`start`], opened twice.
 struct AdminStage {
     clock: Clock,
@@ -184,8 +188,8 @@ fn a_scan_finds_each_session_once_in_order_and_in_its_state(stage: &AdminStage) 
         let found = stage.scan(limit);
         assert_eq!(found.iter().map(Scanned::id).collect::<Vec<_>>(), ids, "pages of {limit}");
         for found in &found {
-            let (state, record) = &expected[&found.id()];
-            assert_eq!(state_of(found), *state);
+            let (wanted, record) = &expected[&found.id()];
+            assert_eq!(state_of(found), *wanted);
             if let (Scanned::Live(live), Some(record)) = (found, record) {
                 assert_eq!(&live.record, record);
             }
@@ -200,7 +204,9 @@ fn a_scan_finds_each_session_once_in_order_and_in_its_state(stage: &AdminStage) 
 fn each_session_that_exists_throughout_a_scan_is_found(stage: &AdminStage) {
     let stay: Vec<_> = (0..200).map(|_| stage.session(HOUR, None).live.id).collect();
     let ended: Vec<_> = (0..20).map(|_| stage.session(HOUR, None)).collect();
-    ended.iter().for_each(|saved| assert!(stage.store.delete(&saved.token).unwrap().is_some()));
+    for saved in &ended {
+        stage.store.delete(&saved.token).unwrap().unwrap();
+    }
     let (is_over, passing) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for store in [&stage.store, &stage.second] {
@@ -213,6 +219,8 @@ fn each_session_that_exists_throughout_a_scan_is_found(stage: &AdminStage) {
                 }
             });
         }
+        // If a check fails, the others stop as well.
+        let _stop = StopAtEnd(&is_over);
         // Pages of one session list a shard of files anew for each.
         for limit in [1, 7, 30, 1000, 7] {
             let before = passing.load(Ordering::SeqCst);
@@ -226,9 +234,16 @@ fn each_session_that_exists_throughout_a_scan_is_found(stage: &AdminStage) {
                 std::thread::yield_now();
             }
         }
-        is_over.store(true, Ordering::SeqCst);
     });
     assert_eq!(stage.store.count().unwrap(), 200);
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 fn a_cursor_of_another_kind_is_refused(stage: &AdminStage) {
@@ -372,7 +387,7 @@ fn a_moved_id_makes_room_for_an_import_after_its_grace_period(stage: &AdminStage
         stage.second.import(&saved.live.id, &record, Durability::OfStore).unwrap()
     };
     assert!(!import(), "its session lives under another id");
-    stage.clock.advance(GRACE_MAX - Duration::from_micros(1));
+    stage.clock.advance(ALMOST_GRACE_MAX);
     assert!(!import());
     stage.clock.advance(Duration::from_micros(1));
     assert!(import());
@@ -554,7 +569,7 @@ fn a_sweep_removes_what_is_over_and_a_dry_run_nothing(stage: &AdminStage) {
     }
     assert_eq!(stage.sweep(&SweepOptions::new()).removed, 0, "all are live");
     stage.store.delete_of("bob", None).unwrap();
-    stage.clock.advance(GRACE_MAX - Duration::from_micros(1));
+    stage.clock.advance(ALMOST_GRACE_MAX);
     let (before, seen) = (stage.store.count().unwrap(), stage.scan(1000).len());
     assert_eq!((before, seen), (510, 510));
     let dry = stage.sweep(&SweepOptions::new().dry_run(true));
