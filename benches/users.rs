@@ -1,11 +1,12 @@
 //! The sessions of a user: a creation and a login with the entry in the user index, beside a creation without a user;
-//! a list of ten sessions among many.
+//! a list of ten sessions among many; the end of all sessions of a user, beside a power-safe save.
 mod common;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use sessile::{Durability, FileStore, FileStoreOptions, Page, Rotation, Store, Verdict};
+use sessile::{Durability, FileStore, FileStoreOptions, Lookup, Page, Rotation, Store, Verdict};
 use std::cell::LazyCell;
 use std::hint::black_box;
+use std::time::Instant;
 
 /// The sessions of the user that is listed.
 const OWN: usize = 10;
@@ -107,5 +108,43 @@ fn list(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group! { name = benches; config = common::criterion(); targets = create, login, list }
+/// Measures [`Store::delete_of`] for a user with one session and with many, beside a power-safe save. (The target: as
+/// fast for many as for one, and at most twice a power-safe save.) The first call, which ends all sessions of the user,
+/// is timed and printed: the later ones end none.
+fn delete_of(c: &mut Criterion) {
+    let mut group = c.benchmark_group("delete-of");
+    for sessions in [1, 2 * common::sessions()] {
+        // Made only if it is measured. The saved session is another user's.
+        let filled = LazyCell::new(|| {
+            let dir = common::directory();
+            let store = options().open(dir.path()).expect("a store");
+            let record = common::record(&store);
+            let saved = store.create(&record, Durability::PowerSafe).expect("a session").token;
+            let record = record.with_user("ada").expect("short");
+            let last = (0..sessions)
+                .map(|_| store.create(&record, Durability::Relaxed).expect("a session").token)
+                .last()
+                .expect("one at least");
+            // The sessions are written to the disk before the measurement. Nor is the first cut-off in a new log
+            // measured, which syncs the log's name.
+            rustix::fs::sync();
+            store.delete_of("eve", None).expect("a cut-off");
+            let began = Instant::now();
+            store.delete_of("ada", None).expect("a cut-off");
+            println!("delete-of/{sessions}: the first call took {:?}", began.elapsed());
+            assert!(matches!(store.load(&last), Ok(Lookup::Absent(_))));
+            (dir, store, saved)
+        });
+        group.bench_function(format!("save-power-safe/beside-{sessions}"), |b| {
+            let (_, store, saved) = &*filled;
+            b.iter(|| common::count_visit(store, saved, Durability::PowerSafe).expect("it is live"));
+        });
+        group.bench_function(format!("sessions-{sessions}"), |b| {
+            b.iter(|| filled.1.delete_of("ada", None).expect("a cut-off"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = create, login, list, delete_of }
 criterion_main!(benches);

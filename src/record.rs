@@ -333,6 +333,7 @@ impl Record {
     /// assert_eq!(record.entries().iter().count(), 0);
     /// ```
     #[must_use]
+    #[inline]
     pub fn entries(&self) -> Entries<'_> {
         Entries::of(&self.block)
     }

@@ -309,7 +309,8 @@ impl From<Durability> for Rotation<'_> {
 }
 
 /// The failures that a save survives once it has returned. At every level it survives the death of the process. The
-/// levels differ in a power cut or a crash of the kernel.
+/// levels differ in a power cut or a crash of the kernel: that of this machine for a store of files, that of the server
+/// for a store on one (whose module says which failures of the server each level survives). A store in memory has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// The durability that the store was opened with.

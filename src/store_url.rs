@@ -11,7 +11,8 @@
 //! # Secrets
 //!
 //! A URL may have a password in it. No text of this module has: errors, [`Display`](fmt::Display) and
-//! [`Debug`](fmt::Debug) show the scheme, the host and the path, and leave out the rest.
+//! [`Debug`](fmt::Debug) show the scheme, the host and the path, and leave out the rest. If it is not certain which part
+//! is which, they show the scheme only.
 use crate::admin::Admin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FileStore;
@@ -74,10 +75,16 @@ impl StoreUrl {
     /// ```
     pub fn parse(text: impl AsRef<Path>) -> Result<Self> {
         let path = text.as_ref();
-        // A path that is not UTF-8 is no URL.
-        let Some((scheme, rest)) = path.to_str().and_then(split) else {
-            return directory(path);
+        let Some(text) = path.to_str().filter(|text| text.trim_start() == *text) else {
+            // A URL with a password must not become the name of a directory because of a space before it.
+            return match split(path.to_string_lossy().trim_start()) {
+                Some((scheme, rest)) if is_url(scheme, rest) => {
+                    Err(refused("a URL is UTF-8, and has no white space before it"))
+                }
+                _ => directory(path),
+            };
         };
+        let Some((scheme, rest)) = split(text) else { return directory(path) };
         match &*scheme.to_ascii_lowercase() {
             "file" => match rest.strip_prefix("//") {
                 Some(rest) if rest.starts_with('/') => directory(Path::new(rest)),
@@ -153,7 +160,11 @@ impl FromStr for StoreUrl {
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Directory(path) => write!(f, "file:{}", path.display()),
+            // A path that begins with `//` would be read as a host.
+            Place::Directory(path) => {
+                let host = if path.as_os_str().as_encoded_bytes().starts_with(b"//") { "//" } else { "" };
+                write!(f, "file:{host}{}", path.display())
+            }
             Place::Memory => f.write_str("memory:"),
         }
     }
@@ -182,16 +193,53 @@ fn directory(path: &Path) -> Result<StoreUrl> {
     Ok(StoreUrl(Place::Directory(path.to_owned())))
 }
 
-/// A URL without the parts that may have secrets: all before the last `@`, and all from the first `?` or `#` after it.
-/// (A password with an unescaped `@`, `/` or `?` is left out as well.)
+/// A URL without the parts that may have secrets.
 fn without_secrets(scheme: &str, rest: &str) -> String {
-    let (hidden, shown) = match rest.rsplit_once('@') {
+    match rest.strip_prefix("//").and_then(host_and_path) {
+        Some((user, shown)) => format!("{scheme}://{user}{shown}"),
+        None => format!("{scheme}:…"),
+    }
+}
+
+/// The part of a URL that may be shown, after a mark for the part before it, which may have a password (also one with an
+/// unescaped `@` or `/`). `None` if it is not certain where the parts begin, or if the host or the path has unusual
+/// characters.
+fn host_and_path(rest: &str) -> Option<(&'static str, &str)> {
+    let (user, rest) = match rest.rsplit_once('@') {
+        // The `@` is in the query, or the `?` is in the password.
+        Some((before, _)) if before.contains(['?', '#']) => return None,
         Some((_, after)) => ("…@", after),
-        None => ("", rest.trim_start_matches('/')),
+        None => ("", rest),
     };
-    let end = shown.find(['?', '#']).unwrap_or(shown.len());
-    let slashes = if rest.starts_with("//") { "//" } else { "" };
-    format!("{scheme}:{slashes}{hidden}{}", &shown[..end])
+    let shown = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
+    let (hosts, path) = shown.split_at(shown.find('/').unwrap_or(shown.len()));
+    let is_usual =
+        hosts.split(',').all(is_host) && path.bytes().all(|byte| is_plain(byte) || b"/~%".contains(&byte));
+    is_usual.then_some((user, shown))
+}
+
+/// Whether a text is a host, with or without a port. The text after a user's name and a colon is a password, unless it
+/// is a number.
+fn is_host(text: &str) -> bool {
+    let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => {
+            let is_address = address.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(&byte));
+            (if is_address { "" } else { return false }, port)
+        }
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let is_port = port.strip_prefix(':').unwrap_or(port).bytes().all(|byte| byte.is_ascii_digit());
+    is_port && name.bytes().all(is_plain)
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._".contains(&byte)
+}
+
+/// Whether a text is a URL, and not a path with a colon in it.
+fn is_url(scheme: &str, rest: &str) -> bool {
+    let scheme = scheme.to_ascii_lowercase();
+    rest.starts_with("//") || ["file", "memory"].contains(&&*scheme) || OTHERS.contains(&&*scheme)
 }
 
 fn refused(reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -215,6 +263,14 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_shown_as_a_url_of_the_same_place() {
+        for text in ["a", "/a b", "//a", "///a", "./memory:", " a ", "file:////a", "memory:", "file:file:x"] {
+            let place = StoreUrl::parse(text).unwrap();
+            assert_eq!(StoreUrl::parse(place.to_string()).unwrap(), place, "{text}: {place}");
+        }
+    }
+
+    #[test]
     fn a_url_of_no_store_is_refused_with_its_reason() {
         let check = |text: &str, kind, reason: &str| {
             let error = StoreUrl::parse(text).unwrap_err();
@@ -230,6 +286,43 @@ mod tests {
     }
 
     #[test]
+    fn white_space_makes_no_directory_of_a_url() {
+        use std::os::unix::ffi::OsStrExt;
+        let not_utf8 = std::ffi::OsStr::from_bytes(b"postgres://ada:hunter2\xff@host");
+        for text in [" postgres://ada:hunter2@host", "\u{a0}redis:x", "\t\nhttp://x", " file:a", " memory:"]
+            .map(Path::new)
+            .into_iter()
+            .chain([Path::new(not_utf8)])
+        {
+            let error = StoreUrl::parse(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{text:?}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        for (text, path) in
+            [(" a", " a"), ("a ", "a "), (" a:b", " a:b"), ("file:a ", "a "), ("file: a", " a")]
+        {
+            assert_eq!(StoreUrl::parse(text).unwrap().path(), Some(Path::new(path)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_url_is_shown_with_its_host_and_path() {
+        for (text, shown) in [
+            ("redis://ada:hunter2@host:6379/0?x=1", "redis://…@host:6379/0"),
+            ("REDIS://[::1]:6379/0", "redis://[::1]:6379/0"),
+            ("postgres://a:1,b-c.d:2/shop%20x", "postgres://a:1,b-c.d:2/shop%20x"),
+            ("mysql:///shop", "mysql:///shop"),
+            ("postgres://ada:hunter2", "postgres:…"),
+            ("postgres://[hunter2]:1", "postgres:…"),
+            ("postgres://host/db&password=hunter2", "postgres:…"),
+            ("sqlite:/srv/shop.db", "sqlite:…"),
+        ] {
+            let error = StoreUrl::parse(text).unwrap_err();
+            assert!(error.to_string().ends_with(&format!("`{shown}`")), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn no_text_has_a_password() {
         for scheme in OTHERS.into_iter().chain(["http", "POSTGRES"]) {
             for rest in [
@@ -240,6 +333,11 @@ mod tests {
                 "//host/shop#hunter2",
                 "ada:hunter2@host",
                 "//hunter2?@host",
+                "//host/shop?user=ada@example.com&password=hunter2",
+                "//host?password=x@hunter2",
+                "//host#@hunter2",
+                "//ada:hunter2",
+                "password=hunter2 host=x",
             ] {
                 let text = format!("{scheme}:{rest}");
                 let Err(error) = StoreUrl::parse(&text) else {

@@ -17,7 +17,8 @@ pub struct Stats {
     pub ends: u64,
     /// Calls that returned an error.
     pub refused: u64,
-    /// Sessions that sweeps have removed.
+    /// What sweeps have removed, as [`SweepReport::removed`](crate::SweepReport::removed) counts it; dry runs remove
+    /// nothing.
     pub swept: u64,
     /// The counts that only a store of files has; zero for others.
     pub files: FileStats,
@@ -56,20 +57,20 @@ pub(crate) struct Tally {
 impl Tally {
     /// Counts a write, if the result tells that one was made.
     pub(crate) fn save<T>(&self, result: Result<T>, is_made: impl FnOnce(&T) -> bool) -> Result<T> {
-        self.count(&self.saves, result, |made| u64::from(is_made(made)))
+        self.count(&self.saves, result, is_made)
     }
 
     /// Counts an end, if the result tells that a session was ended.
     pub(crate) fn end<T>(&self, result: Result<T>, is_ended: impl FnOnce(&T) -> bool) -> Result<T> {
-        self.count(&self.ends, result, |ended| u64::from(is_ended(ended)))
+        self.count(&self.ends, result, is_ended)
     }
 
-    /// Counts the sessions that a sweep has removed.
-    pub(crate) fn sweep<T>(&self, result: Result<T>, removed: impl FnOnce(&T) -> u64) -> Result<T> {
-        self.count(&self.swept, result, removed)
+    /// Adds to the count of what sweeps have removed, also those that fail later.
+    pub(crate) fn add_swept(&self, removed: u64) {
+        self.swept.fetch_add(removed, Relaxed);
     }
 
-    /// Counts a call that only reads, if it was refused.
+    /// Counts a call that has no count of its own, if it was refused.
     pub(crate) fn read<T>(&self, result: Result<T>) -> Result<T> {
         if result.is_err() {
             self.refused.fetch_add(1, Relaxed);
@@ -77,9 +78,9 @@ impl Tally {
         result
     }
 
-    fn count<T>(&self, counter: &AtomicU64, result: Result<T>, amount: impl FnOnce(&T) -> u64) -> Result<T> {
+    fn count<T>(&self, counter: &AtomicU64, result: Result<T>, counts: impl FnOnce(&T) -> bool) -> Result<T> {
         match &result {
-            Ok(done) => drop(counter.fetch_add(amount(done), Relaxed)),
+            Ok(done) => drop(counter.fetch_add(u64::from(counts(done)), Relaxed)),
             Err(_) => drop(self.refused.fetch_add(1, Relaxed)),
         }
         result

@@ -23,26 +23,11 @@ const CREATION_WAIT: Duration = Duration::from_millis(100);
 
 impl Admin for FileStore {
     fn sweep_with(&self, options: &SweepOptions, progress: SweepProgressFn<'_>) -> Result<SweepReport> {
-        self.tally.sweep(self.sweep_files(options, progress), |report| report.removed)
+        self.tally.read(self.sweep_files(options, progress))
     }
 
     fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
-        self.queues.check_process()?;
-        let id = *id;
-        // The log of cut-offs is read before the session file, so that every cut-off that has returned by now is taken
-        // into account.
-        self.coherence.cut_off_view()?;
-        Ok(match self.read(SessionRef::PublicId(id), &id, None)? {
-            Some(View::Valid { newest, .. }) if self.is_expired(&newest.record) => {
-                Lookup::Absent(Absent::Expired(id))
-            }
-            Some(View::Valid { newest, .. }) if !self.is_cut_off(&newest.record, &id)? => {
-                Lookup::Live(Live { record: newest.record, id })
-            }
-            Some(View::Moved(moved)) => Lookup::Absent(Absent::Moved(moved.mark.to_moved(id))),
-            Some(View::Damaged) => Lookup::Absent(Absent::Damaged(id)),
-            None | Some(View::Valid { .. } | View::Empty) => Lookup::Absent(Absent::NotFound(id)),
-        })
+        self.tally.read(self.load_file_of(*id))
     }
 
     fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
@@ -71,10 +56,10 @@ impl Admin for FileStore {
     }
 
     fn health(&self) -> Result<()> {
-        self.check_process()?;
         // A file is opened by a random name, as a load of an unknown id does. If the directory is not this store's any
         // more, or cannot be read, this fails.
-        self.load_by_id(&SessionId::random()?.public_id()).map(drop)
+        let loaded = SessionId::random().and_then(|unknown| self.load_file_of(unknown.public_id()));
+        self.tally.read(loaded).map(drop)
     }
 
     fn check_process(&self) -> Result<()> {
@@ -83,6 +68,24 @@ impl Admin for FileStore {
 }
 
 impl FileStore {
+    fn load_file_of(&self, id: PublicId) -> Result<Lookup> {
+        self.queues.check_process()?;
+        // The log of cut-offs is read before the session file, so that every cut-off that has returned by now is taken
+        // into account.
+        self.coherence.cut_off_view()?;
+        Ok(match self.read(SessionRef::PublicId(id), &id, None)? {
+            Some(View::Valid { newest, .. }) if self.is_expired(&newest.record) => {
+                Lookup::Absent(Absent::Expired(id))
+            }
+            Some(View::Valid { newest, .. }) if !self.is_cut_off(&newest.record, &id)? => {
+                Lookup::Live(Live { record: newest.record, id })
+            }
+            Some(View::Moved(moved)) => Lookup::Absent(Absent::Moved(moved.mark.to_moved(id))),
+            Some(View::Damaged) => Lookup::Absent(Absent::Damaged(id)),
+            None | Some(View::Valid { .. } | View::Empty) => Lookup::Absent(Absent::NotFound(id)),
+        })
+    }
+
     fn import_file(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
         self.queues.check_process()?;
         let session = SessionRef::PublicId(*id);

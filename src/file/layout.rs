@@ -1,7 +1,7 @@
 //! The names of files and directories, relative to the root. This module makes no system calls. The contents of each
 //! file are in [`format`](crate::_documentation::format).
 use crate::id::PublicId;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 /// The number of shard directories. The fuzzer opens a store thousands of times a second, so it has few.
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
@@ -60,11 +60,6 @@ impl SessionPath {
         Self(path)
     }
 
-    /// The name of the session's shard.
-    pub(super) fn shard(&self) -> &[u8] {
-        &self.0[..SHARD_LEN]
-    }
-
     /// The path of the session file, relative to the root.
     pub(super) fn below_root(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.0).expect("hexadecimal, one slash, one final zero")
@@ -121,6 +116,11 @@ pub(super) fn bucket_named(name: &str) -> Option<u64> {
 /// The name of a bucket of the user index.
 pub(super) fn user_bucket_name(bucket: u16) -> String {
     format!("{bucket:03x}")
+}
+
+/// The path of a bucket of the user index, relative to the root.
+pub(super) fn user_bucket_path(bucket: u16) -> CString {
+    CString::new(format!("{USERS}/{}", user_bucket_name(bucket))).expect("hexadecimal and slashes")
 }
 
 /// The number of a bucket of the user index, from its name; `None` for other names.

@@ -74,6 +74,16 @@ pub struct Scan<'a> {
     strays: VecDeque<Result<ScannedFile>>,
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "there are at most 256 shards")]
+const LAST_SHARD: u8 = (SHARDS - 1) as u8;
+
+/// The greatest id that a shard can have.
+fn last_id_of(shard: u8) -> PublicId {
+    let mut bytes = [0xff; PublicId::LEN];
+    bytes[0] = shard;
+    PublicId::from_bytes(bytes)
+}
+
 impl FileStore {
     /// Scans all files of the store: first the foreign files beside the shards, then shard by shard. An error concerns
     /// one file or one directory; the scan continues after it.
@@ -86,12 +96,24 @@ impl FileStore {
         self.queues.check_process()?;
         let after = from.map(Cursor::to_id).transpose()?;
         let mut page = ScanPage::default();
-        let first = after.map_or(0, |id| id.as_bytes()[0].into());
-        for shard in (first..SHARDS).map(shard_name) {
+        let is_full = |page: &ScanPage| page.sessions.len() + page.failures.len() >= limit.max(1);
+        let first = after.map_or(0, |id| id.as_bytes()[0]);
+        for number in first..=LAST_SHARD {
+            // A cursor after the last id of a shard tells that nothing of the shard is left. (If it cannot be listed, the
+            // next page must not begin with it again.)
+            let last = last_id_of(number);
+            if after == Some(last) {
+                continue;
+            }
+            if is_full(&page) {
+                return Ok(page);
+            }
+            let shard = shard_name(number.into());
             let (directory, names) = match self.list_shard(&shard) {
                 Ok(listed) => listed,
                 Err(error) => {
                     page.failures.push(error);
+                    page.next = Some(Cursor::after(&last));
                     continue;
                 }
             };
@@ -100,7 +122,7 @@ impl FileStore {
             found.retain(|(id, _)| after.is_none_or(|after| *id > after));
             found.sort_unstable();
             for (id, name) in found {
-                if page.sessions.len() + page.failures.len() >= limit.max(1) {
+                if is_full(&page) {
                     return Ok(page);
                 }
                 match self.file_at(&shard, &directory, name) {

@@ -281,6 +281,10 @@ fn append(index: &UserIndex, root: &Root, bucket: u16, entry: Entry) -> io::Resu
 
 /// Opens a bucket; makes it and returns `None` if it is missing.
 fn open_bucket(index: &UserIndex, root: &Root, bucket: u16, deadline: Instant) -> io::Result<Option<File>> {
+    match root.open_user_bucket(bucket, Access::AppendExisting) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened.map(Some),
+    }
     let directory = match root.open_directory(USERS) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_directory(root)?;

@@ -120,6 +120,6 @@ impl FileStore {
         before: &Record,
         record: &Record,
     ) -> Option<Insertion<'_>> {
-        if before.user() == record.user() { None } else { self.list_under_user(id, record) }
+        if record.has_user_of(before) { None } else { self.list_under_user(id, record) }
     }
 }

@@ -154,20 +154,24 @@ pub(super) fn note(block: &[u8]) -> &str {
     text(&block[at..at + note_len(block)])
 }
 
+#[inline]
 pub(super) fn user_len(block: &[u8]) -> usize {
     u16::from_le_bytes(field(block, USER_LEN_AT)).into()
 }
 
+#[inline]
 pub(super) fn note_len(block: &[u8]) -> usize {
     u16::from_le_bytes(field(block, NOTE_LEN_AT)).into()
 }
 
 /// The number of entries in the block.
+#[inline]
 pub(super) fn count(block: &[u8]) -> usize {
     u32::from_le_bytes(field(block, COUNT_AT)) as usize
 }
 
 /// The offset of the user's name, which comes after the table.
+#[inline]
 pub(super) fn text_at(block: &[u8]) -> usize {
     HEADER_LEN + ROW * count(block)
 }
@@ -185,6 +189,7 @@ pub(super) fn row(name_end: usize, value_end: usize) -> [u8; ROW] {
 
 /// The end of the name and the end of the value in a row.
 #[expect(clippy::cast_possible_truncation, reason = "each end is half of the row")]
+#[inline]
 pub(super) fn ends(row: [u8; ROW]) -> (usize, usize) {
     let ends = u64::from_le_bytes(row);
     (ends as u32 as usize, (ends >> 32) as usize)
@@ -287,6 +292,7 @@ fn u64_at(block: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(field(block, at))
 }
 
+#[inline]
 fn field<const N: usize>(block: &[u8], at: usize) -> [u8; N] {
     block[at..at + N].try_into().expect("the range has N bytes")
 }

@@ -1,5 +1,6 @@
 //! [`RowStore`] as an [`Admin`]: sweeps in batches, operations by public id, pages of all rows.
-use super::row::{CutOffs, Row, Stored, Tags, random_tag};
+use super::retry::Attempts;
+use super::row::{CutOffs, Row, Stored, Tags};
 use super::store::State;
 use super::{RowStore, Rows, Selected};
 use crate::admin::{
@@ -42,7 +43,7 @@ impl RowPage {
 
 impl<R: Rows> Admin for RowStore<R> {
     fn sweep_with(&self, options: &SweepOptions, progress: SweepProgressFn<'_>) -> Result<SweepReport> {
-        self.tally.sweep(self.sweep_rows(options, progress), |report| report.removed)
+        self.tally.read(self.sweep_rows(options, progress))
     }
 
     fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
@@ -69,8 +70,9 @@ impl<R: Rows> Admin for RowStore<R> {
     }
 
     fn count(&self) -> Result<u64> {
-        let mut attempts = self.attempts()?;
-        self.tally.read(self.repeat(&mut attempts, |until| self.rows.count(until)))
+        self.tally.read(self.attempts().and_then(|mut attempts| {
+            self.repeat(&mut attempts, |until| self.rows.count(until)) //
+        }))
     }
 
     fn stats(&self) -> Stats {
@@ -78,8 +80,10 @@ impl<R: Rows> Admin for RowStore<R> {
     }
 
     fn health(&self) -> Result<()> {
-        let mut attempts = self.attempts()?;
-        self.tally.read(self.repeat(&mut attempts, |until| self.rows.cut_offs(None, until)).map(drop))
+        let answer = self.attempts().and_then(|mut attempts| {
+            self.repeat(&mut attempts, |until| self.rows.cut_offs(None, until)) //
+        });
+        self.tally.read(answer).map(drop)
     }
 
     fn check_process(&self) -> Result<()> {
@@ -127,6 +131,7 @@ impl<R: Rows> RowStore<R> {
             let mut attempts = self.attempts()?;
             let removed = self.repeat(&mut attempts, |until| self.rows.sweep(batch, until))?;
             report.removed += removed as u64;
+            self.tally.add_swept(removed as u64);
             pace.done = report.removed;
             if removed < batch {
                 return Ok(Continue(()));
@@ -178,8 +183,12 @@ impl<R: Rows> RowStore<R> {
             }
             Stored::Session(row) => Scanned::Live(Live { record: row.record, id }),
         };
-        let sessions = rows.into_iter().map(scanned).chain(damaged.into_iter().map(Scanned::Damaged));
-        Ok(ScanPage::new(sessions.collect(), next.map(Cursor::new)))
+        let mut sessions: Vec<_> = rows.into_iter().map(scanned).collect();
+        if !damaged.is_empty() {
+            sessions.extend(damaged.into_iter().map(Scanned::Damaged));
+            sessions.sort_by_key(Scanned::id);
+        }
+        Ok(ScanPage::new(sessions, next.map(Cursor::new)))
     }
 
     fn import_row(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
@@ -187,7 +196,7 @@ impl<R: Rows> RowStore<R> {
         let mut record = record.clone();
         record.set_cut_off(0);
         self.check_limits(&record, None)?;
-        let row = Row::new(Tags::first(random_tag()?), CutOffs::default(), record);
+        let row = Row::new(Tags::first(self.tags.draw()?), CutOffs::default(), record);
         let _turn = self.turn(id, &attempts)?;
         loop {
             match self.rows.import(id, &row, self.resolved(how), attempts.until()) {
@@ -214,24 +223,32 @@ impl<R: Rows> RowStore<R> {
                     return Err(error);
                 }
             }
-            // There is a row under this id. It makes room if it is over.
-            let Some(Selected { stored, cut_offs }) = self.select(id, &mut attempts)? else { continue };
-            let is_over = match stored {
-                Stored::Session(row) => {
-                    row.record.is_expired(self.rows.now()) || !row.cut_offs.stands(cut_offs)
-                }
-                // Only a sweep removes it, soon after its grace period is over.
-                Stored::Moved(_) => false,
-            };
-            if !is_over {
+            if !self.make_room(id, &mut attempts)? {
                 return Ok(false);
             }
-            self.repeat(&mut attempts, |until| self.rows.remove(id, until))?;
-            self.known.forget(id);
             if !attempts.after_race() {
                 return Err(Error::new(ErrorKind::Busy, format!("import session {id}"))
                     .with_reason("others wrote under its id for the whole time limit"));
             }
         }
+    }
+
+    /// Removes the row under an id if it is over. Returns whether the id is free now.
+    fn make_room(&self, id: &PublicId, attempts: &mut Attempts) -> Result<bool> {
+        let Some(Selected { stored, cut_offs }) = self.select(id, attempts)? else { return Ok(true) };
+        let now = self.rows.now();
+        match stored {
+            Stored::Session(row) if row.record.is_expired(now) || !row.cut_offs.stands(cut_offs) => {
+                self.repeat(attempts, |until| self.rows.remove(id, until))?;
+                self.known.forget(id);
+            }
+            // Only a sweep removes the row of a moved id. It may need several batches.
+            Stored::Moved(moved) if !moved.to_moved(*id).is_within_grace(now) => {
+                let removed = self.repeat(attempts, |until| self.rows.sweep(BATCH_MAX, until))?;
+                self.tally.add_swept(removed as u64);
+            }
+            Stored::Session(_) | Stored::Moved(_) => return Ok(false),
+        }
+        Ok(true)
     }
 }

@@ -4,6 +4,7 @@ use crate::id::PublicId;
 use crate::random;
 use crate::record::Record;
 use crate::store::Moved;
+use crate::sync::Mutex;
 use std::time::SystemTime;
 
 /// The row of an id.
@@ -139,10 +140,33 @@ impl Tags {
     }
 }
 
-/// A tag that no other write has.
-pub(super) fn random_tag() -> Result<u64> {
-    // 63 bits, because databases have signed integers. Zero marks an unused place.
-    Ok((u64::from_be_bytes(random::bytes("draw a tag")?) >> 1).max(1))
+/// Random tags, which no other write has. Each belongs to one open store, which a forked child cannot use: so no two
+/// processes draw the same tags.
+#[derive(Default)]
+pub(super) struct RandomTags {
+    /// Random bytes for the next tags. The generator of the system is asked for many at once, because a call costs as
+    /// much as the rest of an update in memory.
+    drawn: Mutex<Vec<[u8; 8]>>,
+}
+
+impl RandomTags {
+    const BATCH: usize = 64;
+
+    /// A tag that no other write has.
+    ///
+    /// # Errors
+    ///
+    /// [`Random`](crate::ErrorKind::Random) if the generator fails.
+    pub(super) fn draw(&self) -> Result<u64> {
+        let mut drawn = self.drawn.lock();
+        if drawn.is_empty() {
+            let bytes: [u8; 8 * Self::BATCH] = random::bytes("draw a tag")?;
+            drawn.extend_from_slice(bytes.as_chunks::<8>().0);
+        }
+        let bytes = drawn.pop().expect("it was filled");
+        // 63 bits, because databases have signed integers. Zero marks an unused place.
+        Ok((u64::from_be_bytes(bytes) >> 1).max(1))
+    }
 }
 
 /// How many cut-offs there were: of one user, and of all users.
@@ -187,7 +211,8 @@ mod tests {
 
     #[test]
     fn tags_are_random_and_fit_a_signed_integer() {
-        let tags: Vec<_> = (0..100).map(|_| random_tag().unwrap()).collect();
+        let stores = [RandomTags::default(), RandomTags::default()];
+        let tags: Vec<_> = (0..300).map(|at| stores[at % 2].draw().unwrap()).collect();
         assert!(tags.iter().all(|tag| *tag > 0 && i64::try_from(*tag).is_ok()));
         assert!((1..tags.len()).all(|at| !tags[..at].contains(&tags[at])));
     }

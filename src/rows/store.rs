@@ -2,7 +2,7 @@
 use super::known::Known;
 use super::options::RowStoreOptions;
 use super::retry::Attempts;
-use super::row::{MovedRow, Row, Stored, random_tag};
+use super::row::{MovedRow, RandomTags, Row, Stored};
 use super::write::{Target, Write, Written};
 use super::{CutOff, CutOffs, Rows, Selected, Swap};
 use crate::admin::{Admin, Tally};
@@ -32,6 +32,7 @@ pub struct RowStore<R> {
     pub(super) known: Known,
     /// Whether the last call could not reach the server. A thread that waits in a queue reads it.
     is_down: AtomicBool,
+    pub(super) tags: RandomTags,
     pub(super) tally: Tally,
     loads: AtomicU64,
 }
@@ -52,6 +53,7 @@ impl<R: Rows> RowStore<R> {
             queues: Queues::new(),
             known,
             is_down: AtomicBool::new(false),
+            tags: RandomTags::default(),
             tally: Tally::default(),
             loads: AtomicU64::new(0),
         }
@@ -254,7 +256,7 @@ impl<R: Rows> RowStore<R> {
         };
         let seen = row.tags.newest();
         let cut_offs = CutOffs { of_user, ..row.cut_offs };
-        Ok((seen, Row { tags: row.tags.followed_by(random_tag()?), cut_offs, ..row }))
+        Ok((seen, Row { tags: row.tags.followed_by(self.tags.draw()?), cut_offs, ..row }))
     }
 
     fn write(&self, token: &Token, write: &mut Write<'_>) -> Result<Option<Saved>> {

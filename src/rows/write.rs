@@ -1,7 +1,7 @@
 //! Creates, updates and moves rows: runs the change of a session, and finds out what became of a write whose answer was
 //! lost (rules 1 to 5 of the [module](super)).
 use super::retry::Attempts;
-use super::row::{CutOffs, MovedRow, Row, Stored, Tags, random_tag};
+use super::row::{CutOffs, MovedRow, Row, Stored, Tags};
 use super::store::State;
 use super::{Move, RowStore, Rows, Selected, Swap};
 use crate::contained::{Panicked, contained};
@@ -148,7 +148,7 @@ impl<R: Rows> RowStore<R> {
         // If the change has set another user, that user has not logged in. So the session gets the number 0, and every
         // earlier cut-off of that user ends it.
         let of_user = if is_same_user { row.cut_offs.of_user } else { 0 };
-        let tags = row.tags.followed_by(random_tag()?);
+        let tags = row.tags.followed_by(self.tags.draw()?);
         let seen = row.tags.newest();
         let row = Row { tags, cut_offs: CutOffs { of_user, ..row.cut_offs }, record };
         Ok(Changed::Row(Replacement { seen, row }))
@@ -245,7 +245,7 @@ impl<R: Rows> RowStore<R> {
         let mut record = record.clone();
         record.set_cut_off(0);
         self.check_limits(&record, None)?;
-        let row = Row::new(Tags::first(random_tag()?), CutOffs::default(), record);
+        let row = Row::new(Tags::first(self.tags.draw()?), CutOffs::default(), record);
         loop {
             let session = SessionId::random()?;
             let id = session.public_id();

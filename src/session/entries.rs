@@ -410,10 +410,16 @@ pub(super) fn check_name(name: &str) -> Result<()> {
         0 => refuse("it is empty".into()),
         len if len > NAME_BYTES_MAX => refuse(format!("it has {len} bytes, the limit is {NAME_BYTES_MAX}")),
         // Names are quoted in errors, which are written to logs.
-        _ if name.contains(char::is_control) => refuse("it has a control character".into()),
+        _ if has_control(name) => refuse("it has a control character".into()),
         _ if name.starts_with('_') => refuse(format!("`{name}` is reserved, as all that begin with `_`")),
         _ => Ok(()),
     }
+}
+
+/// Whether a name has a control character. Most names have no byte with which one begins (beyond ASCII, that is 0xc2), so
+/// their characters are not decoded.
+fn has_control(name: &str) -> bool {
+    name.bytes().any(|byte| byte.is_ascii_control() || byte == 0xc2) && name.contains(char::is_control)
 }
 
 /// Runs a function of the program, and code of its types, perhaps while a session's lock is held. A panic becomes an
@@ -449,4 +455,16 @@ pub(super) fn read<T: DeserializeOwned>(name: &str, value: ValueRef<'_>) -> Resu
 
 pub(super) fn store<T: Serialize>(name: &str, value: &T) -> Result<Value> {
     Value::new(value).map_err(|error| error.with_operation(format!("set entry `{name}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_character_in_a_name_is_found_whichever_it_is() {
+        for c in '\0'..=char::MAX {
+            assert_eq!(has_control(&format!("a{c}")), c.is_control(), "{c:?}");
+        }
+    }
 }

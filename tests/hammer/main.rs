@@ -24,6 +24,8 @@ mod hostile_cookies;
 mod kill;
 mod killed_steps;
 mod lost_updates;
+mod moves;
+mod pages;
 mod processes;
 mod reaper;
 mod rows;
@@ -55,6 +57,7 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     kill::WORKERS,
     killed_steps::WORKERS,
     lost_updates::WORKERS,
+    pages::WORKERS,
     processes::WORKERS,
     reaper::WORKERS,
     stale::WORKERS,
@@ -76,6 +79,8 @@ const TRIALS: &[Trials] = &[
     kill::TRIALS,
     killed_steps::TRIALS,
     lost_updates::TRIALS,
+    moves::TRIALS,
+    pages::TRIALS,
     processes::TRIALS,
     reaper::TRIALS,
     rows::TRIALS,

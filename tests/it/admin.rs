@@ -1,7 +1,7 @@
 //! Sessions that are loaded, deleted, imported and quarantined by their public id.
 use crate::support::sweeping::{Fixture, HOUR, RELAXED};
-use crate::support::texts::{files_in_shards, load, path_of, record};
-use sessile::admin::SweepOptions;
+use crate::support::texts::{directory_in_memory, files_in_shards, load, path_of, record};
+use sessile::admin::{Scanned, SweepOptions};
 use sessile::file::Content;
 use sessile::{
     Absent, Admin, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, PublicId, Record,
@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::thread;
 
-/// /// A record with this text. It is imported under an id that this store did not draw.
+/// A record with this text. It is imported under an id that this store did not draw.
 fn session(fixture: &Fixture, text: &str) -> Record {
     let mut record = record(text);
     record.set_timing(Timing { deadline: fixture.store.now() + HOUR, ..record.timing() });
@@ -264,4 +264,70 @@ fn a_read_only_store_refuses_every_change() {
     assert!(error.to_string().ends_with("it is lost; a sweep without dry run recreates it"), "{error}");
     let nowhere = fixture.root().join("nowhere");
     assert!(FileStoreOptions::new().read_only(true).open(&nowhere).is_err() && !nowhere.exists());
+}
+
+/// Scans to the end. Returns the ids in their order, and the number of failures.
+#[track_caller]
+fn scan(store: &FileStore, limit: usize) -> (Vec<PublicId>, usize) {
+    let (mut ids, mut failures, mut from) = (Vec::new(), 0, None);
+    for _ in 0..5000 {
+        let page = store.scan(from.as_ref(), limit).unwrap();
+        assert!(page.sessions.len() + page.failures.len() <= limit.max(1));
+        ids.extend(page.sessions.iter().map(Scanned::id));
+        failures += page.failures.len();
+        from = page.next;
+        if from.is_none() {
+            return (ids, failures);
+        }
+    }
+    panic!("the scan does not end, by {limit}");
+}
+
+#[test]
+fn a_scan_goes_on_after_what_it_cannot_read() {
+    let fixture = Fixture::new();
+    fixture.sessions(300, HOUR);
+    let shard = |number: u8| fixture.root().join(format!("{number:02x}"));
+    // A directory in the place of a session, and one of a version that is not known.
+    let foreign = PublicId::digest(b"foreign");
+    fs::create_dir(path_of(fixture.root(), foreign)).unwrap();
+    let newer = fixture.session(HOUR);
+    set_format(&fixture.path(&newer), 9);
+    let unlisted = [0x00, 0x01, 0x02, 0x7f, 0xfe, 0xff];
+    let is_listed = |id: &PublicId| !unlisted.contains(&id.as_bytes()[0]);
+    let (all, failures) = scan(&fixture.store, 1000);
+    assert_eq!((all.len(), failures), (300, 2));
+    for number in unlisted {
+        fs::rename(shard(number), fixture.root().join(format!("{number:02x}.aside"))).unwrap();
+        fs::write(shard(number), "no directory").unwrap();
+    }
+    let listed: Vec<_> = all.into_iter().filter(is_listed).collect();
+    let unread = [foreign, newer.live.id].iter().filter(|id| is_listed(id)).count();
+    for limit in [0, 1, 2, 7, 1000] {
+        assert_eq!(scan(&fixture.store, limit), (listed.clone(), unlisted.len() + unread), "by {limit}");
+    }
+    let counts = fixture.store.count_by_state().unwrap();
+    assert_eq!((counts.live, counts.failed), (listed.len() as u64, (unlisted.len() + unread) as u64));
+    assert!(fixture.store.count().is_err(), "a count that leaves sessions out would be wrong");
+    // No shard can be listed.
+    for number in 0..=255 {
+        if shard(number).is_dir() {
+            fs::rename(shard(number), fixture.root().join(format!("{number:02x}.aside"))).unwrap();
+            fs::write(shard(number), "no directory").unwrap();
+        }
+    }
+    for limit in [1, 7, 255, 256, 1000] {
+        assert_eq!(scan(&fixture.store, limit), (Vec::new(), 256), "by {limit}");
+    }
+}
+
+#[test]
+fn a_store_whose_directory_is_gone_is_not_healthy() {
+    let dir = directory_in_memory();
+    let fixture = Fixture::at(&dir.path().join("store"));
+    fixture.store.health().unwrap();
+    let refused = fixture.store.stats().refused;
+    fs::remove_dir_all(fixture.root()).unwrap();
+    assert!(fixture.store.health().is_err());
+    assert_eq!(fixture.store.stats().refused, refused + 1);
 }

@@ -141,7 +141,7 @@ impl Shape {
 }
 
 /// The number of sessions in a test: `usual`, or the value of an environment variable.
-fn scale(usual: usize) -> usize {
+pub(crate) fn scale(usual: usize) -> usize {
     std::env::var("SESSILE_TEST_SESSIONS")
         .map_or(usual, |text| text.parse().expect("SESSILE_TEST_SESSIONS is a whole number"))
 }
@@ -204,6 +204,24 @@ fn check_memory_of(shape: Shape, test: &str, sessions: usize, limit: usize) {
     let tokens: Vec<_> = lines.lines().map(|line| Token::parse(line).unwrap()).collect();
     drop(lines);
     fs::write(dir.join("found"), check_memory(&dir.join("store"), limit, &tokens)).unwrap();
+}
+
+/// Holds however many entries a segment of the cache has: its array and its index have room for some more.
+#[test]
+fn a_cached_session_takes_its_record_a_fifth_and_128_bytes() {
+    let dir = directory_in_memory();
+    let store = FileStoreOptions::new().watch(false).cache_bytes(SMALL_LIMIT).open(dir.path()).unwrap();
+    for n in 0..6_000 {
+        let record = Shape::Usual.record(n);
+        store.create(&record, RELAXED).unwrap();
+        let stats = store.stats();
+        assert_eq!(stats.files.copies, n + 1);
+        // 20 sessions for each of the 64 segments. With fewer, a segment's own size counts for more.
+        if n >= 1_280 {
+            let most = stats.files.copies * (record.as_bytes().len() * 6 / 5 + 128);
+            assert!(stats.files.copies_bytes <= most, "more than {most}: {stats:?}");
+        }
+    }
 }
 
 const SMALL_LIMIT: usize = 8 << 20;

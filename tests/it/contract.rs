@@ -1,7 +1,9 @@
 //! The promises of every storage mode (see the module documentation of `store`), as one suite of tests that runs for
 //! each mode. For a new mode, a line is added to the list of [`store_contract`], and one for its guarantees. A promise
 //! that a mode does not guarantee is not tested for it. The suite also checks that each mode keeps the guarantees that
-//! it states. The promises about moved tokens have a file and a list of their own, `moved`.
+//! it states. The promises about moved tokens, and those of
+//! `Admin`, have files and lists of their own, `moved` and `admin`.
+mod admin;
 mod moved;
 
 use crate::support::memory::{Stage, made_up_token, secs, start};

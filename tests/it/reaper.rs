@@ -643,7 +643,7 @@ fn a_forked_child_can_drop_its_copy_of_a_reaper() {
 /// hangs.
 #[expect(unsafe_code, reason = "there is no safe fork")]
 #[track_caller]
-fn in_child<T>(mut value: Option<T>, operation: impl FnOnce(T)) -> Option<T> {
+pub(crate) fn in_child<T>(mut value: Option<T>, operation: impl FnOnce(T)) -> Option<T> {
     use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
     // SAFETY: the child ends without returning from this function. Before that, its calls must work although locks of
     // other threads are held for ever, which this test is about.

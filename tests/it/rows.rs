@@ -1,5 +1,6 @@
 //! Stores on servers: what is sent for each operation, how a failing server is met, and for how long.
 use parking_lot::Mutex;
+use sessile::admin::Scanned;
 use sessile::record::Login;
 use sessile::rows::{
     CutOff, CutOffs, MemoryRows, MemoryStore, Row, RowPage, RowStore, RowStoreOptions, Rows, Selected, Swap,
@@ -14,15 +15,20 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Rows that list the operations, and fail those that a plan names.
-struct Line {
+pub(crate) struct Line {
     rows: Arc<MemoryRows>,
     sent: Mutex<Vec<&'static str>>,
     plan: Mutex<VecDeque<Failure>>,
     /// Runs before the next operation of this name.
     before: Mutex<Option<(&'static str, Meanwhile)>>,
+    /// Runs before each operation of a name, and may refuse it.
+    guard: Mutex<Option<(&'static str, Guard)>>,
+    /// The id of a row that fails its checks in scans.
+    damaged: Mutex<Option<PublicId>>,
 }
 
 type Meanwhile = Box<dyn FnOnce() + Send>;
+type Guard = Box<dyn Fn() -> Result<()> + Send>;
 
 /// The failure of the next operation of a name.
 struct Failure {
@@ -32,9 +38,21 @@ struct Failure {
 }
 
 impl Line {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let rows = Arc::new(MemoryRows::new(Clock::manual(now())));
-        Arc::new(Self { rows, sent: Mutex::default(), plan: Mutex::default(), before: Mutex::default() })
+        Arc::new(Self {
+            rows,
+            sent: Mutex::default(),
+            plan: Mutex::default(),
+            before: Mutex::default(),
+            guard: Mutex::default(),
+            damaged: Mutex::default(),
+        })
+    }
+
+    /// Runs `guard` before each operation of this name. If it fails, so does the operation.
+    pub(crate) fn guard(&self, of: &'static str, guard: impl Fn() -> Result<()> + Send + 'static) {
+        *self.guard.lock() = Some((of, Box::new(guard)));
     }
 
     /// The operations since the last call.
@@ -48,6 +66,9 @@ impl Line {
 
     fn pass<T>(&self, name: &'static str, run: impl FnOnce() -> Result<T>) -> Result<T> {
         self.sent.lock().push(name);
+        if let Some((_, guard)) = self.guard.lock().as_ref().filter(|(of, _)| *of == name) {
+            guard()?;
+        }
         let meanwhile = self.before.lock().take_if(|(of, _)| *of == name);
         if let Some((_, meanwhile)) = meanwhile {
             meanwhile();
@@ -89,7 +110,11 @@ impl Rows for Line {
         self.pass("import", || self.rows.import(id, row, how, until))
     }
     fn scan(&self, from: Option<&str>, limit: usize, until: Instant) -> Result<RowPage> {
-        self.pass("scan", || self.rows.scan(from, limit, until))
+        let mut page = self.pass("scan", || self.rows.scan(from, limit, until))?;
+        if let Some(damaged) = *self.damaged.lock() {
+            page.damaged = page.rows.extract_if(.., |(id, _)| *id == damaged).map(|(id, _)| id).collect();
+        }
+        Ok(page)
     }
     fn count(&self, until: Instant) -> Result<u64> {
         self.pass("count", || self.rows.count(until))
@@ -127,7 +152,7 @@ fn add_one(record: &mut Record) -> Result<Verdict> {
     Ok(Verdict::Write)
 }
 
-fn store(line: &Arc<Line>) -> RowStore<Arc<Line>> {
+pub(crate) fn store(line: &Arc<Line>) -> RowStore<Arc<Line>> {
     RowStoreOptions::new().wait(Duration::from_millis(200)).open(Arc::clone(line)).unwrap()
 }
 
@@ -489,4 +514,65 @@ fn fresh(n: u64) -> Record {
     let mut record = Record::new(SystemTime::now(), SystemTime::now() + Duration::from_secs(3600));
     record.insert("n", &Value::new(&n).unwrap()).unwrap();
     record
+}
+
+/// A server that cannot be reached is not healthy, and a scan of it is refused as a whole.
+#[test]
+fn the_health_of_a_store_is_that_of_its_server() {
+    let (line, [store, _], _) = two();
+    store.health().unwrap();
+    assert_eq!(line.sent(), ["cut_offs"]);
+    line.fail("cut_offs", ErrorKind::Unavailable, false);
+    store.health().unwrap();
+    assert_eq!(line.sent(), ["cut_offs"; 2], "one more attempt");
+    for kind in [ErrorKind::Storage, ErrorKind::Corrupt] {
+        for of in ["cut_offs", "scan", "count"] {
+            line.fail(of, kind, false);
+        }
+        let before = store.stats().refused;
+        let refused = [store.health(), store.scan(None, 10).map(drop), store.count().map(drop)];
+        for refused in refused {
+            assert_eq!(refused.unwrap_err().kind(), kind);
+        }
+        assert_eq!(store.stats().refused, before + 3);
+    }
+}
+
+/// A batch that fails ends the sweep. What the batches before it have removed is counted.
+#[test]
+fn a_sweep_that_fails_half_way_has_counted_its_batches() {
+    let line = Line::new();
+    let store = store(&line);
+    for _ in 0..500 {
+        store.create(&Record::new(now(), now()), Durability::OfStore).unwrap();
+    }
+    let failure = Arc::clone(&line);
+    let error = store.sweep_with(&SweepOptions::new().per_second(1000), &mut move |progress| {
+        if progress.report.removed > 0 {
+            failure.fail("sweep", ErrorKind::Storage, false);
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Storage);
+    let left = store.count().unwrap();
+    assert!(left < 500, "a batch was done");
+    assert_eq!(store.stats().swept, 500 - left);
+    line.plan.lock().clear();
+    assert_eq!(store.sweep(&SweepOptions::new()).unwrap().removed, left);
+}
+
+#[test]
+fn damaged_rows_are_scanned_in_the_order_of_their_ids() {
+    let line = Line::new();
+    let store = store(&line);
+    let ids: Vec<_> =
+        (0..21).map(|n| store.create(&record(n), Durability::OfStore).unwrap().live.id).collect();
+    *line.damaged.lock() = Some(ids[20]);
+    let page = store.scan(None, 100).unwrap();
+    assert!(page.sessions.is_sorted_by_key(Scanned::id));
+    let damaged: Vec<_> =
+        page.sessions.iter().filter(|found| matches!(found, Scanned::Damaged(_))).map(Scanned::id).collect();
+    assert_eq!((damaged, page.sessions.len()), (vec![ids[20]], 21));
+    let counts = store.count_by_state().unwrap();
+    assert_eq!((counts.live, counts.damaged), (20, 1));
 }

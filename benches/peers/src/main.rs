@@ -5,6 +5,7 @@
 //! and their configuration, `measure` the timing, `compare` the order.
 mod about;
 mod compare;
+mod hits;
 mod measure;
 #[path = "../../common/mix.rs"]
 mod mix;
@@ -45,6 +46,7 @@ Examples:
   peers --operations mix --threads 1,8 --bytes 512
   peers --operations load,update --who sessile,sqlite,floor --threads 1,8
   peers --dir /mnt/journaled
+  peers --hits --sessions 1000000 --bytes 512
 
 JSON: one object a line: operation, who, durability, threads, bytes, ops_per_s (the
 median of the rounds), p50_ns and p99_ns (of single operations, all rounds together),
@@ -91,6 +93,9 @@ struct Args {
     /// Write loads, and all rates and latencies, between the marks of this file
     #[arg(long)]
     details: Option<PathBuf>,
+    /// Only compare loads from sessile's memory with loads from LMDB, by processor time
+    #[arg(long)]
+    hits: bool,
     /// Only measure the memory of one peer, in this process
     #[arg(long, hide = true)]
     memory_of: Option<PeerName>,
@@ -193,6 +198,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir_path = dir.path().canonicalize()?;
     if let Some(who) = args.memory_of {
         println!("{}", space::memory(&args, who, &dir_path, &stop)?);
+        return Ok(());
+    }
+    if args.hits {
+        println!("{}", hits::table(&args, &dir_path, &stop)?);
         return Ok(());
     }
     let (mut json, mut plot) = (open(args.json.as_deref())?, open(args.plot.as_deref())?);

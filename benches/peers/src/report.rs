@@ -46,14 +46,14 @@ fn peers_in(figures: &[Figures]) -> Vec<PeerName> {
     who
 }
 
-fn new_table(head: impl IntoIterator<Item = String>) -> Table {
+pub(crate) fn new_table(head: impl IntoIterator<Item = String>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(head);
     table
 }
 
-fn right(text: String) -> Cell {
+pub(crate) fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 

@@ -106,6 +106,21 @@ fn the_mix_has_three_rows_and_is_in_the_pages_and_the_picture() {
 }
 
 #[test]
+fn loads_from_memory_are_compared_with_lmdb_in_three_orders() {
+    let dir = dir();
+    let (ok, text) = said(&mut peers(dir.path(), &["--hits", "--rounds", "1"]));
+    assert!(ok, "{text}");
+    let rows: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let of = |name: &str| rows.iter().find(|row| row.join(" ").starts_with(name)).expect(name);
+    for order in ["50 64 of them", "50 Zipf", "50 each equally likely"] {
+        let [.., sessile, "ns", lmdb, "ns", ratio, _, _] = of(order)[..] else { panic!("{text}") };
+        let [sessile, lmdb, ratio] = [sessile, lmdb, ratio].map(|number| number.parse::<f64>().unwrap());
+        assert!(sessile > 0.0 && (0.9..1.1).contains(&(lmdb / sessile / ratio)), "{order}: {text}");
+    }
+    assert_eq!(names(dir.path()), [""; 0]);
+}
+
+#[test]
 fn a_page_without_marks_is_refused_before_the_work() {
     let dir = dir();
     let path = dir.path().join("page.md");

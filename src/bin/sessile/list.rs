@@ -9,11 +9,12 @@ use sessile::admin::{Cursor, Scanned};
 use sessile::{Admin, ErrorKind, Live, Lookup, Page, PublicId};
 use std::fmt::Write;
 
-/// A page of sessions, and whether there are more.
+/// A page of sessions.
 #[derive(Default)]
 struct Found {
     sessions: Vec<Live>,
-    has_more: bool,
+    /// The id after which the next page begins, if there is one. It may be that of a session that has ended since.
+    next: Option<PublicId>,
     /// Files that are damaged or could not be read.
     findings: u64,
 }
@@ -25,7 +26,7 @@ pub(crate) fn list(args: &List, json: bool) -> VerbResult {
         Some(found) => found,
         None => by_scan(&store, args)?,
     };
-    let next = found.sessions.last().filter(|_| found.has_more).map(|live| live.id);
+    let next = found.next;
     if json {
         let sessions: Vec<Json> = found.sessions.iter().map(to_json).collect();
         print(json_line(&json!({"sessions": sessions, "next": next.map(|id| id.to_string())})))?;
@@ -45,10 +46,12 @@ fn by_index(store: &dyn Admin, user: &str, args: &List) -> Result<Option<Found>,
     if !listed.complete {
         return Ok(None);
     }
-    let mut found = Found { has_more: listed.next.is_some(), ..Found::default() };
+    let mut found = Found { next: listed.next, ..Found::default() };
     for session in listed.sessions {
-        if let Lookup::Live(live) = store.load_by_id(&session.id)? {
-            found.sessions.push(live);
+        match store.load_by_id(&session.id)? {
+            Lookup::Live(live) if live.record.user() == Some(user) => found.sessions.push(live),
+            // It has ended, or has become another user's, since the page was made.
+            Lookup::Live(_) | Lookup::Absent(_) => {}
         }
     }
     Ok(Some(found))
@@ -72,8 +75,9 @@ fn by_scan(store: &AnyStore, args: &List) -> Result<Found, Failure> {
         Ok(sessions.len() <= args.limit())
     })?;
     found.findings += failed;
-    found.has_more = found.sessions.len() > args.limit();
+    let has_more = found.sessions.len() > args.limit();
     found.sessions.truncate(args.limit());
+    found.next = found.sessions.last().filter(|_| has_more).map(|live| live.id);
     Ok(found)
 }
 

@@ -7,6 +7,7 @@ use crate::file::layout::{self, SessionPath};
 use crate::id::PublicId;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -139,7 +140,13 @@ impl Root {
     /// Opens a session file by its path below the root.
     pub(in crate::file) fn open_session(&self, path: &SessionPath, access: Access) -> io::Result<File> {
         let mode = access.mode(self.sharing);
-        Ok(call("open session", || open_below(&self.fd, path, access, mode))?.into())
+        Ok(call("open session", || open_below(&self.fd, path.below_root(), access, mode))?.into())
+    }
+
+    /// Opens a bucket of the user index by its path below the root.
+    pub(in crate::file) fn open_user_bucket(&self, bucket: u16, access: Access) -> io::Result<File> {
+        let (path, mode) = (layout::user_bucket_path(bucket), access.mode(self.sharing));
+        Ok(call("open user bucket", || open_below(&self.fd, &path, access, mode))?.into())
     }
 
     /// The inode of the file to which a session's path leads now.
@@ -164,16 +171,16 @@ fn make_directory_in(parent: BorrowedFd<'_>, name: &str, sharing: Sharing) -> Re
     if mode & 0o7777 == wanted.as_raw_mode() { Ok(()) } else { sharing::set_mode_in(parent, name, wanted) }
 }
 
-/// Opens a session file below `root` in one system call, which follows no symbolic link.
+/// Opens a file below `root` in one system call, which follows no symbolic link.
 #[cfg(target_os = "linux")]
-fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
+fn open_below(root: &File, path: &CStr, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     // Whether `openat2` is missing. Kernels before 5.6 lack it, and the system-call filters of some containers forbid
     // it. One refusal is remembered, so that later opens do not try it again.
     static MISSING: AtomicBool = AtomicBool::new(false);
     let open = |flags| {
         let resolve = fs::ResolveFlags::NO_SYMLINKS;
-        fs::openat2(root, path.below_root(), flags, mode, resolve)
+        fs::openat2(root, path, flags, mode, resolve)
     };
     if MISSING.load(Relaxed) {
         return open_step_by_step(root, path, access, mode);
@@ -193,11 +200,19 @@ fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Re
 #[cfg(not(target_os = "linux"))]
 use open_step_by_step as open_below;
 
-/// Does the same as `open_below` in two system calls: opens the shard, and then the file in it.
-fn open_step_by_step(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
+/// Does the same as `open_below` in one system call for each directory on the path and one for the file.
+fn open_step_by_step(root: &File, path: &CStr, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let shard = fs::openat(root, path.shard(), flags, Mode::empty())?;
-    fs::openat(&shard, path.below_shard(), access.flags(), mode)
+    let (mut directory, mut rest) = (None::<OwnedFd>, path.to_bytes());
+    let at = |directory: &Option<OwnedFd>, name: &[u8], flags, mode| match directory {
+        None => fs::openat(root, name, flags, mode),
+        Some(directory) => fs::openat(directory, name, flags, mode),
+    };
+    while let Some(slash) = rest.iter().position(|byte| *byte == b'/') {
+        directory = Some(at(&directory, &rest[..slash], flags, Mode::empty())?);
+        rest = &rest[slash + 1..];
+    }
+    at(&directory, rest, access.flags(), mode)
 }
 
 #[cfg(test)]
@@ -207,7 +222,8 @@ mod tests {
     use crate::id::SessionId;
     use std::os::unix::fs::symlink;
 
-    /// Without `openat2`, an open takes two system calls. They follow no more links than the one call does.
+    /// Without `openat2`, an open takes a system call for each name of the path. They follow no more links than the one
+    /// call does.
     #[test]
     fn opening_step_by_step_does_what_opening_at_once_does() {
         let dir = tempfile::tempdir().unwrap();
@@ -215,7 +231,8 @@ mod tests {
         let path = SessionPath::of(&SessionId::random().unwrap().public_id());
         let (shard, elsewhere) = (dir.path().join(&path.as_str()[..2]), dir.path().join("elsewhere"));
         for open in [open_below, open_step_by_step] {
-            let open = |access: Access| open(&root.fd, &path, access, access.mode(Sharing::Private));
+            let open =
+                |access: Access| open(&root.fd, path.below_root(), access, access.mode(Sharing::Private));
             let refusal = |access| open(access).unwrap_err();
             assert_eq!(refusal(Access::Create), Errno::NOENT);
             root.make_directory(&path.as_str()[..2]).unwrap();
@@ -235,6 +252,30 @@ mod tests {
             symlink(dir.path().join("target"), &file).unwrap();
             assert!(open(Access::Read).is_err());
             std::fs::remove_dir_all(&shard).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_bucket_of_the_user_index_is_opened_behind_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        for name in ["run", "run/users"] {
+            root.make_directory(name).unwrap();
+        }
+        std::fs::write(dir.path().join("run/users/007"), "bucket").unwrap();
+        let (path, access) = (layout::user_bucket_path(7), Access::AppendExisting);
+        for open in [open_below, open_step_by_step] {
+            let open = || open(&root.fd, &path, access, access.mode(Sharing::Private));
+            assert_eq!(stat(&File::from(open().unwrap())).unwrap().bytes, 6);
+            for name in ["run", "run/users", "run/users/007"] {
+                let (name, elsewhere) = (dir.path().join(name), dir.path().join("elsewhere"));
+                std::fs::rename(&name, &elsewhere).unwrap();
+                assert_eq!(open().unwrap_err(), Errno::NOENT);
+                symlink(&elsewhere, &name).unwrap();
+                assert!([Errno::LOOP, Errno::NOTDIR].contains(&open().unwrap_err()), "{name:?}");
+                std::fs::remove_file(&name).unwrap();
+                std::fs::rename(&elsewhere, &name).unwrap();
+            }
         }
     }
 

@@ -81,6 +81,9 @@ impl FileStore {
                 if pass.run(&marker).is_break() {
                     pass.report.outcome = SweepOutcome::Cancelled;
                 }
+                if !options.dry_run {
+                    self.tally.add_swept(pass.report.removed);
+                }
                 if pass.pace.panicked {
                     let reason = "the `progress` function panicked; the work until then is done";
                     return Err(Error::new(ErrorKind::Panicked, "sweep session store").with_reason(reason));

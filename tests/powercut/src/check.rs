@@ -251,8 +251,9 @@ impl State<'_> {
             self.broken.push(format!("life {life:x} has a different deadline than it was given"));
         }
         // A session that had expired and was swept may be back, because it has still expired.
-        if known.has_ended && is_live {
-            self.broken.push(format!("life {life:x} is back at {version}: its end was acknowledged"));
+        if let Some(end) = known.ended.filter(|_| is_live) {
+            let end = end.name();
+            self.broken.push(format!("life {life:x} is back at {version}: its {end} was acknowledged"));
         }
     }
 
@@ -260,7 +261,7 @@ impl State<'_> {
     fn check_mark(&mut self, moved: Moved) {
         let life = self.history.life_of(moved.id.as_bytes());
         let Some((life, known)) = life.map(|life| (life, &self.history.lives[&life])) else { return };
-        if !known.has_ended && known.successors.is_empty() {
+        if known.ended.is_none() && known.successors.is_empty() {
             self.broken.push(format!("life {life:x} is moved, and no rotation of it has begun"));
         }
     }
@@ -278,9 +279,11 @@ impl State<'_> {
     /// Checks that a damaged file does not have the name of a session whose deletion or rotation was acknowledged. (The
     /// file of a session that only a cut-off has ended was perhaps never synced.)
     fn check_name(&mut self, id: PublicId, what: &str) {
-        let life = self.history.life_of(id.as_bytes());
-        if let Some(life) = life.filter(|life| self.history.lives[life].has_ended_file) {
-            self.broken.push(format!("the name of life {life:x} is back, {what}: its end was acknowledged"));
+        let Some(life) = self.history.life_of(id.as_bytes()) else { return };
+        if let Some(end) = self.history.lives[&life].ended.filter(|end| end.is_in_file()) {
+            let end = end.name();
+            self.broken
+                .push(format!("the name of life {life:x} is back, {what}: its {end} was acknowledged"));
         }
     }
 
@@ -302,7 +305,7 @@ impl State<'_> {
     }
 
     fn owed(&self, known: &Known) -> Option<u32> {
-        let gone = known.has_ended
+        let gone = known.ended.is_some()
             || !known.endings.is_empty()
             || !self.history.was_in_time(known)
             || self.history.may_have_been_followed(known);

@@ -17,6 +17,37 @@ use crate::log::{Event, Life, Micros, Note, Op, dies_with};
 use crate::operation::GRACE;
 use std::collections::{HashMap, HashSet};
 
+/// How a life ended, once that was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Its session was deleted.
+    Deleted,
+    /// Its session was rotated to another id.
+    Rotated,
+    /// The same with a grace period.
+    Moved,
+    /// A cut-off ended all sessions of its user: an entry in the log. The session's file stays as it was, synced or
+    /// not.
+    CutOff,
+}
+
+impl End {
+    /// Whether the end writes to the session's file and syncs it.
+    pub(crate) fn is_in_file(self) -> bool {
+        self != Self::CutOff
+    }
+
+    /// The noun with which a failure names the promise.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Deleted => "end",
+            Self::Rotated => "rotation",
+            Self::Moved => "move",
+            Self::CutOff => "cut-off",
+        }
+    }
+}
+
 /// What the notes say about one life: one session under one id.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
@@ -34,11 +65,9 @@ pub(crate) struct Known {
     pub(crate) endings: HashSet<Op>,
     /// Saves that found the session live, each with the ending operations that were over by then.
     survived: Vec<(Op, Vec<Op>)>,
-    /// Whether its end, or its rotation, was acknowledged.
-    pub(crate) has_ended: bool,
-    /// Whether a deletion or a rotation of the session itself was acknowledged. It writes to the session's file and
-    /// syncs it. A cut-off does not: it is an entry in the log, and the file stays as it was, synced or not.
-    pub(crate) has_ended_file: bool,
+    /// How it ended, if that was acknowledged. A deletion or a rotation of the session itself counts more than a
+    /// cut-off, because it also ends the file.
+    pub(crate) ended: Option<End>,
     /// The lives to which a rotation of this one has begun.
     pub(crate) successors: Vec<Life>,
     /// The life that a rotation with a grace period, and without a login, has moved to this one. The end of that life
@@ -142,9 +171,9 @@ impl History {
                 let user = known.user;
                 let predecessor = (grace > 0 && !login).then_some(life);
                 let endings = self.cut_offs.iter().filter(|(_, of)| *of == user).map(|(op, _)| *op).collect();
-                let has_ended = self.cut_off.contains(&user);
+                let ended = self.cut_off.contains(&user).then_some(End::CutOff);
                 let known =
-                    Known { deadline, newest: 1, user, endings, has_ended, predecessor, ..Known::default() };
+                    Known { deadline, newest: 1, user, endings, ended, predecessor, ..Known::default() };
                 self.lives.insert(successor, known);
                 self.pending.insert(op, *note);
             }
@@ -201,20 +230,19 @@ impl History {
             }
             Note::Rotating { life, successor, grace, .. } => {
                 let known = self.life(life);
-                (known.has_ended, known.has_ended_file) = (true, true);
+                known.ended = Some(if grace > 0 { End::Moved } else { End::Rotated });
                 known.is_marked = u128::from(grace) >= GRACE.as_micros();
                 let known = self.life(successor);
                 known.file = file;
                 known.owe(1, true);
             }
             Note::Ending { life, .. } => {
-                let known = self.life(life);
-                (known.has_ended, known.has_ended_file) = (true, true);
+                self.life(life).ended = Some(End::Deleted);
             }
             Note::CuttingOff { user, .. } => {
                 self.cut_off.insert(user);
                 for known in self.lives.values_mut().filter(|known| known.user == user) {
-                    known.has_ended = true;
+                    known.ended = known.ended.or(Some(End::CutOff));
                 }
             }
             _ => {}
@@ -262,6 +290,9 @@ mod tests {
     fn saving(op: Op, version: u32, power_safe: bool) -> Note {
         Note::Saving { op, life: LIFE, version, power_safe }
     }
+    fn rotating(op: Op, life: Life, successor: Life, grace: Micros) -> Note {
+        Note::Rotating { op, life, successor, deadline: 1000, grace, login: false }
+    }
     fn done(op: Op) -> Note {
         Note::Done { op, file: None }
     }
@@ -295,26 +326,33 @@ mod tests {
     #[test]
     fn only_an_end_of_the_session_itself_ends_its_file() {
         let begun = [creating(1, false), done(1)];
-        for (ending, ends_file) in
-            [(Note::CuttingOff { op: 2, user: LIFE }, false), (Note::Ending { op: 2, life: LIFE }, true)]
-        {
-            let history = history(&[&begun[..], &[ending, done(2)]].concat());
-            let known = &history.lives[&LIFE];
-            assert_eq!((known.has_ended, known.has_ended_file), (true, ends_file), "{ending:?}");
+        let rotating = |grace| rotating(2, LIFE, 10, grace);
+        let cutting = |op| Note::CuttingOff { op, user: LIFE };
+        for (ending, end, is_in_file) in [
+            (cutting(2), End::CutOff, false),
+            (Note::Ending { op: 2, life: LIFE }, End::Deleted, true),
+            (rotating(0), End::Rotated, true),
+            (rotating(1), End::Moved, true),
+        ] {
+            let ended = [&begun[..], &[ending, done(2)]].concat();
+            for notes in [&ended, &[&ended[..], &[cutting(3), done(3)]].concat()] {
+                let history = history(notes);
+                assert_eq!(history.lives[&LIFE].ended, Some(end), "{ending:?}");
+                assert_eq!(end.is_in_file(), is_in_file, "{ending:?}");
+            }
         }
     }
 
     #[test]
     fn a_rotation_owes_its_successor_and_ends_its_predecessor() {
-        let rotating =
-            Note::Rotating { op: 2, life: LIFE, successor: 10, deadline: 500, grace: 0, login: false };
+        let rotating = rotating(2, LIFE, 10, 0);
         let begun = history(&[creating(1, true), done(1), rotating]);
-        assert_eq!((begun.lives[&LIFE].owed, begun.lives[&LIFE].has_ended), (Some(1), false));
+        assert_eq!((begun.lives[&LIFE].owed, begun.lives[&LIFE].ended.is_some()), (Some(1), false));
         assert_eq!((&begun.lives[&LIFE].successors[..], begun.lives[&10].owed), (&[10][..], None));
         let ended = history(&[creating(1, false), done(1), rotating, done(2)]);
-        assert_eq!((ended.lives[&LIFE].has_ended, ended.lives[&10].owed), (true, Some(1)));
+        assert_eq!((ended.lives[&LIFE].ended.is_some(), ended.lives[&10].owed), (true, Some(1)));
         let missed = history(&[creating(1, true), done(1), rotating, Note::Missed { op: 2 }]);
-        assert!(!missed.lives[&LIFE].has_ended);
+        assert_eq!(missed.lives[&LIFE].ended, None);
         let survived = history(&[creating(1, true), done(1), rotating, saving(3, 2, true)]);
         assert!(survived.lives[&LIFE].successors.is_empty(), "the rotation did not remove it");
     }
@@ -347,8 +385,8 @@ mod tests {
     fn an_end_counts_once_acknowledged_a_debt_until_it_begins() {
         let ending = Note::Ending { op: 2, life: LIFE };
         let begun = history(&[creating(1, true), done(1), ending]);
-        assert_eq!((begun.lives[&LIFE].endings.len(), begun.lives[&LIFE].has_ended), (1, false));
-        assert!(history(&[creating(1, true), done(1), ending, done(2)]).lives[&LIFE].has_ended);
+        assert_eq!((begun.lives[&LIFE].endings.len(), begun.lives[&LIFE].ended.is_some()), (1, false));
+        assert!(history(&[creating(1, true), done(1), ending, done(2)]).lives[&LIFE].ended.is_some());
     }
 
     #[test]
@@ -374,18 +412,11 @@ mod tests {
 
     #[test]
     fn a_cut_off_ends_all_lives_of_its_user_and_no_other() {
-        let rotating = |op, life, successor| Note::Rotating {
-            op,
-            life,
-            successor,
-            deadline: 1000,
-            grace: 0,
-            login: false,
-        };
+        let rotating = |op, life, successor| rotating(op, life, successor, 0);
         let cutting = Note::CuttingOff { op: 7, user: LIFE };
         let ended = |notes: &[Note], life| {
             let known = history(notes).lives[&life].clone();
-            (known.has_ended, known.endings.len())
+            (known.ended.is_some(), known.endings.len())
         };
         let other = Note::Creating { op: 5, life: 5, deadline: 1000, power_safe: true };
         let before = [creating(1, true), done(1), other, done(5), rotating(2, LIFE, 2), done(2)];

@@ -31,9 +31,14 @@ pub(crate) struct Mutation {
 const LOST: &str = " is lost: ";
 const BACK: &str = " is back";
 const TORN: &str = " is torn: ";
+/// The same, if the promise is that of one kind of end.
+const BACK_AFTER_END: &str = ": its end was acknowledged";
+const BACK_AFTER_MOVE: &str = ": its move was acknowledged";
+const BACK_AFTER_CUT_OFF: &str = ": its cut-off was acknowledged";
+const BACK_BEHIND_MARK: &str = "a moved session is back behind its damaged mark";
 
 /// Rules whose absence the tool must detect.
-pub(crate) const MUTATIONS: [Mutation; 12] = [
+pub(crate) const MUTATIONS: [Mutation; 15] = [
     Mutation {
         name: "directory-sync",
         what: "directories are not synced",
@@ -133,7 +138,7 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         name: "mark-sync",
         what: "the mark of a moved session is not synced",
         on: None,
-        shows: &[BACK],
+        shows: &[BACK_AFTER_MOVE],
         edits: &[(
             "src/file/delete.rs",
             "if self.sync_tombstone(pending) { Marked::Synced } else { Marked::NotSynced }",
@@ -144,7 +149,7 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         name: "mark-alone",
         what: "the mark of a moved session leaves the version before it",
         on: None,
-        shows: &[BACK],
+        shows: &[BACK_BEHIND_MARK],
         edits: &[(
             "src/file/delete.rs",
             "let _ = write_tombstone(pending.file, pending.offset);\n        self.is_current_file",
@@ -152,14 +157,49 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         )],
     },
     Mutation {
+        name: "tombstone-alone",
+        what: "the tombstone of an ended session leaves the version before it",
+        on: None,
+        shows: &[BACK_AFTER_END],
+        edits: &[(
+            "src/file/slots.rs",
+            "[Claim::Ended | Claim::Moved, _] | [_, Claim::Ended | Claim::Moved] => return Ok(ended(slots, id)),",
+            "[Claim::Ended, Claim::Sequence(_)] => [1, 0],\n        \
+             [Claim::Sequence(_), Claim::Ended] => [0, 1],\n        \
+             [Claim::Ended | Claim::Moved, _] | [_, Claim::Ended | Claim::Moved] => return Ok(ended(slots, id)),",
+        )],
+    },
+    Mutation {
         name: "cut-off-sync",
         what: "a cut-off is acknowledged before its sync",
         on: None,
-        shows: &[BACK],
+        shows: &[BACK_AFTER_CUT_OFF],
         edits: &[(
             "src/file/cut_offs/append.rs",
             "if disk::sync_data(file).is_err() {",
             "if flags & SYNC_FAILED != 0 {",
+        )],
+    },
+    Mutation {
+        name: "cut-off-number",
+        what: "a successor gets the number of the last cut-off, and its rotation does not ask again",
+        on: None,
+        shows: &[BACK_AFTER_CUT_OFF],
+        edits: &[(
+            "src/file/rotate.rs",
+            "at_login.map_or(cut_off, |at_login| at_login.max(cut_off))",
+            "self.coherence.last_cut_off(true)?.max(at_login.unwrap_or(cut_off))",
+        )],
+    },
+    Mutation {
+        name: "cut-off-check",
+        what: "a rotation does not ask under its lock whether a cut-off has ended the session",
+        on: None,
+        shows: &[BACK_AFTER_CUT_OFF],
+        edits: &[(
+            "src/file/rotate.rs",
+            "self.coherence.standing(&locked.newest.record, &locked.id) else {\n            return Ok(None);\n        };",
+            "Some(locked.newest.record.login().cut_off) else {\n            return Ok(None);\n        };",
         )],
     },
     Mutation {

@@ -88,7 +88,9 @@ pub(crate) enum Operation {
     Keep,
     /// Rotates the session to another id, which begins another life.
     Rotate,
-    /// The same with a grace period of this length, in which the old id is known as moved.
+    /// The same, and holds the lock for this time before the successor is made.
+    LingerInRotation(Duration),
+    /// A rotation with a grace period of this length, in which the old id is known as moved.
     Move(Duration),
     /// Deletes the session.
     Destroy,
@@ -182,17 +184,24 @@ impl Client {
                 };
                 self.store.update(&token, &mut change, how)
             }
-            (Operation::Rotate, Some(token)) => self.rotate(op, &token, &how.into()),
+            (Operation::Rotate, Some(token)) => self.rotate(op, &token, &how.into(), Duration::ZERO),
+            (Operation::LingerInRotation(time), Some(token)) => self.rotate(op, &token, &how.into(), time),
             (Operation::Move(grace), Some(token)) => {
-                self.rotate(op, &token, &Rotation::new(how).grace(grace))
+                self.rotate(op, &token, &Rotation::new(how).grace(grace), Duration::ZERO)
             }
         };
         self.conclude(&call, returned)
     }
 
-    /// Rotates a session to the life of this operation. The life that is rotated is read from the record that the store
-    /// finds by the token.
-    fn rotate(&self, op: Op, token: &Token, how: &Rotation<'_>) -> sessile::Result<Option<Saved>> {
+    /// Rotates a session to the life of this operation, and holds its lock for this time before. The life that is
+    /// rotated is read from the record that the store finds by the token.
+    fn rotate(
+        &self,
+        op: Op,
+        token: &Token,
+        how: &Rotation<'_>,
+        linger: Duration,
+    ) -> sessile::Result<Option<Saved>> {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let mut change = |record: &mut Record| {
             let since = record.deadline().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -204,6 +213,7 @@ impl Client {
                 grace: micros(how.grace),
                 login: how.login.is_some(),
             });
+            thread::sleep(linger);
             content::fill(record, op, 1).map(|()| Verdict::Write)
         };
         self.store.rotate(token, &mut change, how)
@@ -218,7 +228,7 @@ impl Client {
     pub(crate) fn go_on_from_moved(&self, life: Life, [moving, op]: [Op; 2], logs_in: bool) -> Result<()> {
         let Some(token) = self.table.token(life) else { return Ok(()) };
         let moved = Rotation::default().grace(GRACE);
-        match self.rotate(moving, &token, &moved) {
+        match self.rotate(moving, &token, &moved, Duration::ZERO) {
             Ok(Some(saved)) => {
                 self.notes.say(Note::Done { op: moving, file: Some(*saved.live.id.as_bytes()) });
                 self.table.remove(life);
@@ -232,13 +242,30 @@ impl Client {
             Err(error) => return Err(error).context("move a session"),
         }
         if logs_in {
-            let call = Call { operation: Operation::Rotate, op, life: moving, power_safe: false };
-            return self.conclude(&call, self.rotate(op, &token, &moved.login("ada"))).map(drop);
+            return self.log_in(&token, op, moving);
         }
         self.notes.say(Note::Ending { op, life: moving });
         self.store.delete(&token).context("end a session by a moved token")?;
         self.notes.say(Note::Done { op, file: None });
         Ok(())
+    }
+
+    /// Ends all sessions of a life's user, and then logs in by the token of that life: the store finds no session.
+    ///
+    /// # Errors
+    ///
+    /// The engine failed for a reason that must not occur here.
+    pub(crate) fn log_in_after_cut_off(&self, life: Life, [cutting, op]: [Op; 2]) -> Result<()> {
+        let Some(token) = self.table.token(life) else { return Ok(()) };
+        let call = Call { operation: Operation::CutOff, op: cutting, life, power_safe: true };
+        if self.perform(call)? { self.log_in(&token, op, life) } else { Ok(()) }
+    }
+
+    /// Logs in by a token, in a rotation with a grace period. The token leads to this life.
+    fn log_in(&self, token: &Token, op: Op, life: Life) -> Result<()> {
+        let call = Call { operation: Operation::Rotate, op, life, power_safe: false };
+        let how = Rotation::default().grace(GRACE).login("ada");
+        self.conclude(&call, self.rotate(op, token, &how, Duration::ZERO)).map(drop)
     }
 
     /// The number of bytes that a slot of the session's file has; `None` if the session has ended.
@@ -264,7 +291,8 @@ impl Client {
             self.table.remove(life);
             return Ok(false);
         };
-        let rotates = matches!(operation, Operation::Rotate | Operation::Move(_));
+        let rotates =
+            matches!(operation, Operation::Rotate | Operation::LingerInRotation(_) | Operation::Move(_));
         let begins = rotates || matches!(operation, Operation::Create(_));
         self.notes.say(Note::Done { op, file: begins.then(|| *saved.live.id.as_bytes()) });
         if begins {

@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Destroy,
     /// All sessions of a user were ended.
     CutOff,
+    /// The same while a session of the user was rotated.
+    CutOffRotation,
     /// A session was deleted after a relaxed save that certainly needed a larger file.
     DestroyGrown,
     /// A session was deleted that a rotation with a grace period had moved.
@@ -40,7 +42,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Create,
         Self::Update,
         Self::Grow,
@@ -50,6 +52,7 @@ impl Kind {
         Self::LogIn,
         Self::Destroy,
         Self::CutOff,
+        Self::CutOffRotation,
         Self::DestroyGrown,
         Self::DestroyMoved,
         Self::DestroyAgain,
@@ -67,6 +70,7 @@ impl Kind {
             Self::LogIn => "login by a moved id",
             Self::Destroy => "destroy",
             Self::CutOff => "cut-off",
+            Self::CutOffRotation => "cut-off beside a rotation",
             Self::DestroyGrown => "destroy grown",
             Self::DestroyMoved => "destroy moved",
             Self::DestroyAgain => "destroy again",
@@ -96,6 +100,8 @@ struct Reader {
     grown: HashSet<Life>,
     /// The lives that a rotation with a grace period has begun.
     moved: HashSet<Life>,
+    /// The user of each life that a rotation has begun: the first of the lives from which rotations have led to it.
+    users: HashMap<Life, Life>,
 }
 
 impl Reader {
@@ -109,16 +115,24 @@ impl Reader {
             Note::Exited { op, .. } => self.cut_short(|pending| pending == op),
             Note::Killed { hand } => self.cut_short(|pending| dies_with(pending, hand)),
             Note::Swept { .. } => None,
+            Note::Rotating { op, life, successor, .. } => {
+                self.users.insert(successor, self.user_of(life));
+                self.pending.insert(op, (when, *note));
+                None
+            }
             Note::Creating { op, .. }
             | Note::Saving { op, .. }
             | Note::Keeping { op, .. }
-            | Note::Rotating { op, .. }
             | Note::Ending { op, .. }
             | Note::CuttingOff { op, .. } => {
                 self.pending.insert(op, (when, *note));
                 None
             }
         }
+    }
+
+    fn user_of(&self, life: Life) -> Life {
+        self.users.get(&life).copied().unwrap_or(life)
     }
 
     /// Handles operations that have ended with their process, without an acknowledgement: notes the lives that they
@@ -155,7 +169,13 @@ impl Reader {
                 self.moved.insert(successor);
                 Kind::Move
             }
-            Note::CuttingOff { .. } => Kind::CutOff,
+            Note::CuttingOff { user, .. } => {
+                let rotates = |(since, pending): &(Micros, Note)| {
+                    matches!(*pending, Note::Rotating { life, .. } if self.user_of(life) == user)
+                        && *since <= begun
+                };
+                if self.pending.values().any(rotates) { Kind::CutOffRotation } else { Kind::CutOff }
+            }
             Note::Ending { life, .. } => {
                 let waited = u128::from(done - begun) >= LOCK_WAIT.as_micros();
                 let held_since = |(since, held): &(Micros, Note)| {
@@ -227,7 +247,7 @@ impl Tally {
     /// The required events that have not happened. Whether a deletion meets another one, or a save, is a matter of
     /// chance, so those events are not required.
     pub(crate) fn missing(&self) -> Vec<String> {
-        let operations = Kind::ALL.into_iter().take(11).filter(|kind| self.operations[*kind as usize] == 0);
+        let operations = Kind::ALL.into_iter().take(12).filter(|kind| self.operations[*kind as usize] == 0);
         let deaths = KillPoint::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);
         operations
             .map(|kind| format!("no {} was acknowledged", kind.name()))
@@ -283,6 +303,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cut_off_within_a_rotation_of_its_user_is_told_from_others() {
+        let rotating =
+            |op, life, successor| Note::Rotating { op, life, successor, deadline: 9, grace: 0, login: false };
+        let cutting = |op, user| Note::CuttingOff { op, user };
+        let began = [(1, rotating(1, 7, 8)), (2, done(1)), (3, rotating(2, 8, 9))];
+        let (inside, other) = ([(4, cutting(3, 7)), (5, done(3))], [(4, cutting(3, 5)), (5, done(3))]);
+        check(&[&began[..], &inside].concat(), &[Kind::Rotate, Kind::CutOffRotation]);
+        check(&[&began[..], &other].concat(), &[Kind::Rotate, Kind::CutOff]);
+        check(&[&began[..2], &inside].concat(), &[Kind::Rotate, Kind::CutOff]);
+        let after = [(3, cutting(3, 7)), (4, rotating(2, 8, 9)), (5, done(3))];
+        check(&[&began[..2], &after].concat(), &[Kind::Rotate, Kind::CutOff]);
+    }
+
+    #[test]
     fn a_save_grows_the_first_time_it_is_larger() {
         let large = content::longer_than(10_000, 7, 1).unwrap();
         let saves = [(1, saving(1, large)), (2, done(1)), (3, saving(2, large)), (4, done(2))];
@@ -300,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_recording_of_nothing_misses_everything() {
-        assert_eq!(Tally::default().missing().len(), 11 + KillPoint::ALL.len() + 2);
+        assert_eq!(Tally::default().missing().len(), 12 + KillPoint::ALL.len() + 2);
         let mut tally =
             Tally::of(&[Event::Note { at: 1, note: saving(1, 2) }, Event::Note { at: 2, note: done(1) }]);
         tally.add(&tally.clone());

@@ -294,6 +294,8 @@ impl Hand {
             14..17 => self.perform(Operation::Rotate, life).map(drop),
             17..20 => self.perform(self.moving(), life).map(drop),
             51..54 => self.go_on_from_moved(life),
+            54..56 => self.cut_off_beside_rotation(life),
+            56 => self.log_in_after_cut_off(life),
             20..24 => self.perform(Operation::Keep, life).map(drop),
             24..47 => self.kill_half_way(life),
             47 => self.overtake(life),
@@ -326,6 +328,12 @@ impl Hand {
         self.client.go_on_from_moved(life, ops, logs_in)
     }
 
+    /// Ends all sessions of a user, and logs in by the id of one of them.
+    fn log_in_after_cut_off(&mut self, life: Life) -> Result<()> {
+        let ops = [self.next(), self.next()];
+        self.client.log_in_after_cut_off(life, ops)
+    }
+
     fn perform(&mut self, operation: Operation, life: Life) -> Result<bool> {
         let power_safe = self.is_power_safe();
         let op = self.next();
@@ -349,6 +357,23 @@ impl Hand {
             thread::sleep(HEAD_START);
             client.perform(Call { operation: Operation::Destroy, op: ending, life, power_safe })?;
             saver.join().map_err(|_| anyhow!("a save of the workload panicked"))?.map(drop)
+        })
+    }
+
+    /// Ends all sessions of a user while one of them is rotated: the rotation has examined the session already, and has
+    /// not made its successor yet.
+    fn cut_off_beside_rotation(&mut self, life: Life) -> Result<()> {
+        const HEAD_START: Duration = Duration::from_millis(10);
+        let (rotating, cutting) = (self.next(), self.next());
+        let linger = Operation::LingerInRotation(3 * HEAD_START);
+        let client = &self.client;
+        thread::scope(|scope| {
+            let rotation = scope.spawn(move || {
+                client.perform(Call { operation: linger, op: rotating, life, power_safe: true })
+            });
+            thread::sleep(HEAD_START);
+            client.perform(Call { operation: Operation::CutOff, op: cutting, life, power_safe: true })?;
+            rotation.join().map_err(|_| anyhow!("a rotation of the workload panicked"))?.map(drop)
         })
     }
 

@@ -10,6 +10,7 @@ mod server;
 mod sessile;
 mod sqlite;
 
+pub(crate) use self::sessile::{Sessile, token};
 pub(crate) use server::resident;
 
 use crate::peer::{Peer, Setting};
@@ -78,7 +79,7 @@ impl PeerName {
     pub(crate) fn open(self, setting: Setting) -> Box<dyn Peer> {
         std::fs::create_dir_all(&setting.dir).expect("a new directory");
         match self {
-            Self::Sessile => Box::new(sessile::Sessile::open(setting)),
+            Self::Sessile => Box::new(Sessile::open(setting)),
             Self::Floor => Box::new(floor::Floor::open(setting)),
             Self::Rename => Box::new(rename::Rename::open(setting)),
             Self::Sqlite => Box::new(sqlite::Sqlite::open(setting)),

@@ -30,6 +30,11 @@ impl Sessile {
         Self { setting, store, bare }
     }
 
+    /// The store with a cache.
+    pub(crate) fn store(&self) -> &FileStore {
+        &self.store
+    }
+
     fn record(&self, deadline: SystemTime) -> Record {
         let mut record = Record::new(SystemTime::now(), deadline);
         record.insert("visits", &Value::new(&0_u64).expect("a value")).expect("it fits");
@@ -48,7 +53,7 @@ fn found(store: &FileStore, key: &Key) -> Option<Found> {
 const OF_STORE: sessile::Durability = sessile::Durability::OfStore;
 
 /// The token of an id, as a server parses it from each request's cookie.
-fn token(key: &Key) -> Token {
+pub(crate) fn token(key: &Key) -> Token {
     Token::parse(text(key)).expect("an id")
 }
 
