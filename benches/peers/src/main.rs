@@ -11,17 +11,18 @@ mod measure;
 mod mix;
 #[cfg(test)]
 mod mix_tests;
+mod pages;
 mod panel;
 mod peer;
 mod peers;
 mod plot;
-mod readme;
 mod report;
 mod space;
 mod workload;
 
 use clap::Parser;
 use measure::Case;
+use pages::{Extent, Page};
 use peers::PeerName;
 use serde_json::Value;
 use sessile_peers::{Stop, turn};
@@ -41,6 +42,7 @@ use workload::{Durability, Key, Operation};
     after_help = "\
 Examples:
   peers --seconds 0.5 --json figures.jsonl --plot figures.svg
+  peers --bytes 512 --threads 1,8 --readme README.md --details docs/testing.md
   peers --operations mix --threads 1,8 --bytes 512
   peers --operations load,update --who sessile,sqlite,floor --threads 1,8
   peers --dir /mnt/journaled
@@ -84,9 +86,13 @@ struct Args {
     /// Draw the figures of the smallest sessions to this file, as SVG
     #[arg(long)]
     plot: Option<PathBuf>,
-    /// Write the same, as text and a table, between the marks of this file
+    /// Write the mix and the most common operations, as text and a table, between the
+    /// marks of this file
     #[arg(long)]
     readme: Option<PathBuf>,
+    /// Write loads, and all rates and latencies, between the marks of this file
+    #[arg(long)]
+    details: Option<PathBuf>,
     /// Only compare loads from sessile's memory with loads from LMDB, by processor time
     #[arg(long)]
     hits: bool,
@@ -149,6 +155,12 @@ impl Args {
         who
     }
 
+    /// The pages that get the figures.
+    fn pages(&self) -> Result<Vec<Page<'_>>, String> {
+        let pages = [(&self.readme, Extent::Summary), (&self.details, Extent::All)];
+        pages.into_iter().filter_map(|(path, extent)| Some(Page::open(path.as_deref()?, extent))).collect()
+    }
+
     fn keys(&self) -> Vec<Key> {
         workload::keys(1).take(usize::try_from(self.sessions).expect("fits")).collect()
     }
@@ -166,13 +178,6 @@ fn open(path: Option<&Path>) -> Result<Option<File>, String> {
     let open = |path: &Path| File::options().write(true).create(true).truncate(false).open(path);
     let named = |path: &Path| open(path).map_err(|error| format!("{}: {error}", path.display()));
     path.map(named).transpose()
-}
-
-/// Reads a page that has marks for the figures: one without is reported before the measurement.
-fn read_page(path: &Path) -> Result<(&Path, String), String> {
-    let page = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    readme::check(&page).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok((path, page))
 }
 
 fn write_line(to: &mut Option<File>, line: &Value) -> std::io::Result<()> {
@@ -200,7 +205,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let (mut json, mut plot) = (open(args.json.as_deref())?, open(args.plot.as_deref())?);
-    let readme = args.readme.as_deref().map(read_page).transpose()?;
+    let pages = args.pages()?;
     // Each result is written at once: a later failure does not discard it.
     json.as_ref().map_or(Ok(()), |json| json.set_len(0))?;
     let figures =
@@ -214,8 +219,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         plot.set_len(0)?;
         plot.write_all(plot::draw(&figures, &captions)?.as_bytes())?;
     }
-    if let Some((path, page)) = readme {
-        std::fs::write(path, readme::replace(&page, &figures, &captions)?)?;
+    for page in pages {
+        page.write(&figures, &captions)?;
     }
     let mut spaces = Vec::new();
     let mut failed = 0;

@@ -8,6 +8,8 @@ use crate::workload::{Durability, Operation};
 #[derive(Debug)]
 pub(crate) struct Panel {
     pub(crate) title: &'static str,
+    /// The operation of its first case.
+    pub(crate) operation: Operation,
     /// What it does with the disk.
     pub(crate) note: &'static str,
     pub(crate) lines: Vec<Line>,
@@ -27,15 +29,11 @@ type Plan = (&'static str, &'static str, &'static [(Operation, Durability, &'sta
 
 const PLANS: [Plan; 5] = [
     (
-        "The mix, relaxed",
+        "Mix, relaxed",
         "no save and no end waits for the disk; with sessile's defaults, ends do",
         &[(Operation::Mix, Durability::Relaxed, ""), (Operation::Mix, Durability::Defaults, ", defaults")],
     ),
-    (
-        "The mix, power-safe",
-        "saves and ends wait for the disk",
-        &[(Operation::Mix, Durability::PowerSafe, "")],
-    ),
+    ("Mix, power-safe", "saves and ends wait for the disk", &[(Operation::Mix, Durability::PowerSafe, "")]),
     (
         "Load",
         "sessile from its memory; the others, and sessile's files, from the page cache or their server",
@@ -80,7 +78,7 @@ pub(crate) fn panels(figures: &[Figures]) -> Vec<Panel> {
     let panel = |(title, note, cases): Plan| {
         let mut lines: Vec<_> = cases.iter().copied().flat_map(lines_of).collect();
         lines.sort_by(|a, b| b.many.total_cmp(&a.many));
-        Panel { title, note, lines }
+        Panel { title, operation: cases[0].0, note, lines }
     };
     PLANS.into_iter().map(panel).filter(|panel| !panel.lines.is_empty()).collect()
 }
@@ -168,7 +166,7 @@ pub(crate) mod tests {
         let panels = panels(&some());
         assert_eq!(
             panels.iter().map(|panel| panel.title).collect::<Vec<_>>(),
-            ["The mix, relaxed", "The mix, power-safe", "Load"]
+            ["Mix, relaxed", "Mix, power-safe", "Load"]
         );
         let names: Vec<_> = panels
             .iter()

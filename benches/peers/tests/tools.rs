@@ -66,14 +66,22 @@ fn each_thing_is_measured_once_however_often_it_is_named() {
     assert_eq!(names(dir.path()), ["figures.jsonl"]);
 }
 
+/// A file with marks for the figures of an option.
+fn page(path: &Path, option: &str) {
+    let begin = format!("<!-- figures: written by `peers {option}` -->\n");
+    fs::write(path, format!("before\n{begin}old\n<!-- end of the figures -->\nafter\n")).unwrap();
+}
+
 #[test]
-fn the_mix_has_three_rows_and_is_in_the_page_and_the_picture() {
+fn the_mix_has_three_rows_and_is_in_the_pages_and_the_picture() {
     let dir = dir();
-    let [json, plot, page] = ["figures.jsonl", "figures.svg", "page.md"].map(|name| dir.path().join(name));
-    let marks = ["<!-- figures: written by `peers --readme` -->\n", "<!-- end of the figures -->\n"];
-    fs::write(&page, format!("before\n{}old\n{}after\n", marks[0], marks[1])).unwrap();
-    let mut command = peers(dir.path(), &["--who", "sqlite,sessile", "--operations", "mix,load"]);
-    command.arg("--json").arg(&json).arg("--plot").arg(&plot).arg("--readme").arg(&page);
+    let [json, plot, readme, details] =
+        ["figures.jsonl", "figures.svg", "readme.md", "details.md"].map(|name| dir.path().join(name));
+    page(&readme, "--readme");
+    page(&details, "--details");
+    let mut command = peers(dir.path(), &["--who", "sqlite,sessile", "--operations", "mix,load_cached,load"]);
+    command.arg("--json").arg(&json).arg("--plot").arg(&plot);
+    command.arg("--readme").arg(&readme).arg("--details").arg(&details);
     let (ok, text) = said(&mut command);
     assert!(ok, "{text}");
     let lines = fs::read_to_string(&json).unwrap();
@@ -89,10 +97,12 @@ fn the_mix_has_three_rows_and_is_in_the_page_and_the_picture() {
         of,
         ["defaults sessile", "power_safe sessile", "power_safe sqlite", "relaxed sessile", "relaxed sqlite"]
     );
-    let page = fs::read_to_string(page).unwrap();
-    assert!(page.starts_with("before\n") && page.ends_with("after\n") && !page.contains("old"), "{page}");
-    assert!(page.contains("The mix, power-safe\n") && page.contains("| **mix**, relaxed"), "{page}");
-    assert!(fs::read_to_string(plot).unwrap().contains("The mix, power-safe"));
+    for (page, title) in [(readme, "\nMix, power-safe "), (details, "\nLoad ")] {
+        let page = fs::read_to_string(page).unwrap();
+        assert!(page.starts_with("before\n") && page.ends_with("after\n") && !page.contains("old"), "{page}");
+        assert!(page.contains(title) && page.contains("| **mix**, relaxed"), "{page}");
+    }
+    assert!(fs::read_to_string(plot).unwrap().contains("Mix, power-safe"));
 }
 
 #[test]
@@ -113,9 +123,10 @@ fn loads_from_memory_are_compared_with_lmdb_in_three_orders() {
 #[test]
 fn a_page_without_marks_is_refused_before_the_work() {
     let dir = dir();
-    let page = dir.path().join("page.md");
-    fs::write(&page, "no marks").unwrap();
-    let (ok, text) = said(peers(dir.path(), &["--readme"]).arg(&page));
+    let path = dir.path().join("page.md");
+    // The marks of the other page are no marks.
+    page(&path, "--readme");
+    let (ok, text) = said(peers(dir.path(), &["--details"]).arg(&path));
     assert!(!ok && text.contains("page.md: it has no marks for the figures"), "{text}");
     assert!(!text.contains("operations per second"), "{text}");
 }
@@ -123,7 +134,7 @@ fn a_page_without_marks_is_refused_before_the_work() {
 #[test]
 fn what_cannot_be_written_is_known_before_the_work() {
     let dir = dir();
-    for option in ["--json", "--plot", "--readme"] {
+    for option in ["--json", "--plot", "--readme", "--details"] {
         let (ok, text) = said(&mut peers(dir.path(), &[option, "/nonexistent/figures"]));
         assert!(!ok && text.contains("/nonexistent/figures"), "{text}");
         assert!(!text.contains("operations per second"), "{text}");
