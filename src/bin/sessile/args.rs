@@ -17,8 +17,9 @@ STORE is a directory, or a URL: file:DIR, memory:.
 
 All verbs run safely beside the programs that use the store. Run them as the
 owner of the store. Root may run the verbs that only read: stat, count, doctor,
-verify without --repair, list, show, export, sweep --dry-run. With --json, each error is an
-object on standard error: {\"error\": …}.";
+verify without --repair, list, show, export, sweep --dry-run.
+
+With --json, each error is an object on standard error: {\"error\": …}.";
 
 /// Administers a sessile session store.
 #[derive(Debug, Parser)]
@@ -159,7 +160,7 @@ pub(crate) struct Sweep {
 Example:
   sessile stat /var/lib/shop/sessions
 
-JSON: live, expired, cut_off, damaged, unfinished, temporary, unknown, failed, bytes,
+JSON: live, expired, moved, cut_off, damaged, unfinished, temporary, unknown, failed, bytes,
 logged_in, ages and deadlines (lists of from_seconds, below_seconds, sessions),
 seconds.
 
