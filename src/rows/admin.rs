@@ -70,9 +70,7 @@ impl<R: Rows> Admin for RowStore<R> {
     }
 
     fn count(&self) -> Result<u64> {
-        self.tally.read(self.attempts().and_then(|mut attempts| {
-            self.repeat(&mut attempts, |until| self.rows.count(until)) //
-        }))
+        self.tally.read(self.ask(|until| self.rows.count(until)))
     }
 
     fn stats(&self) -> Stats {
@@ -80,10 +78,7 @@ impl<R: Rows> Admin for RowStore<R> {
     }
 
     fn health(&self) -> Result<()> {
-        let answer = self.attempts().and_then(|mut attempts| {
-            self.repeat(&mut attempts, |until| self.rows.cut_offs(None, until)) //
-        });
-        self.tally.read(answer).map(drop)
+        self.tally.read(self.ask(|until| self.rows.cut_offs(None, until))).map(drop)
     }
 
     fn check_process(&self) -> Result<()> {
@@ -92,6 +87,11 @@ impl<R: Rows> Admin for RowStore<R> {
 }
 
 impl<R: Rows> RowStore<R> {
+    /// Runs one operation as a call of its own: until it is answered, or the time limit is over.
+    fn ask<T>(&self, run: impl FnMut(Instant) -> Result<T>) -> Result<T> {
+        self.repeat(&mut self.attempts()?, run)
+    }
+
     fn sweep_rows(&self, options: &SweepOptions, progress: SweepProgressFn<'_>) -> Result<SweepReport> {
         let began = Instant::now();
         options.check()?;
@@ -128,8 +128,7 @@ impl<R: Rows> RowStore<R> {
         while flow.is_continue() {
             // Each batch has the time limit of one call. If the answer to a batch is lost, it may have been done, so it
             // is not counted.
-            let mut attempts = self.attempts()?;
-            let removed = self.repeat(&mut attempts, |until| self.rows.sweep(batch, until))?;
+            let removed = self.ask(|until| self.rows.sweep(batch, until))?;
             report.removed += removed as u64;
             self.tally.add_swept(removed as u64);
             pace.done = report.removed;
@@ -169,9 +168,8 @@ impl<R: Rows> RowStore<R> {
     }
 
     fn scan_rows(&self, from: Option<&Cursor>, limit: usize) -> Result<ScanPage> {
-        let (mut attempts, from) = (self.attempts()?, from.map(Cursor::as_str));
-        let RowPage { rows, damaged, next } =
-            self.repeat(&mut attempts, |until| self.rows.scan(from, limit, until))?;
+        let from = from.map(Cursor::as_str);
+        let RowPage { rows, damaged, next } = self.ask(|until| self.rows.scan(from, limit, until))?;
         let now = self.rows.now();
         let scanned = |(id, Selected { stored, cut_offs }): (PublicId, Selected)| match stored {
             Stored::Moved(moved) => Scanned::Moved(moved.to_moved(id)),
