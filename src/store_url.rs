@@ -3,7 +3,7 @@
 //! | text | the store |
 //! |---|---|
 //! | a path, `file:DIR`, `file:///DIR` | [`FileStore`] in that directory; made if there is none |
-//! | `memory:` | [`MemoryStore`](crate::rows::MemoryStore), which ends with the process; feature `rows` |
+//! | `memory:` | `MemoryStore`, which ends with the process; needs the feature `rows` |
 //!
 //! A path that begins with one of these schemes is written with `./` before it. In `file:` URLs, as in paths, every
 //! character stands for itself: there are no `%` escapes.

@@ -168,6 +168,15 @@ impl Session {
         F: FnOnce(&mut T) + Clone + Send + 'static,
     {
         check_name(name)?;
+        self.update_entry(name, change)
+    }
+
+    /// Changes an entry, which may have a reserved name, as [`update`](Self::update) does.
+    pub(super) fn update_entry<T, F>(&mut self, name: &str, change: F) -> Result<T>
+    where
+        T: Default + Serialize + DeserializeOwned,
+        F: FnOnce(&mut T) + Clone + Send + 'static,
+    {
         let copy = run_program(|| Ok(change.clone()))?;
         let (stored, preview) = changed(name, self.view(name)?, copy, |value| value)?;
         let entry = name.to_owned();

@@ -30,6 +30,7 @@ mod delta;
 mod destroy;
 mod entries;
 mod expiry;
+mod forms;
 mod found;
 mod now;
 mod pending_cookie;
@@ -40,6 +41,7 @@ mod step_up;
 pub(crate) use context::Context;
 pub use destroy::Destroyed;
 pub use entries::NAME_BYTES_MAX;
+pub use forms::FLASH_MAX;
 pub(crate) use pending_cookie::PendingCookie;
 pub use rotate::USER_BYTES_MAX;
 

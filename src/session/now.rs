@@ -65,6 +65,7 @@ impl Session {
     where
         T: Default + Serialize + DeserializeOwned,
     {
+        check_name(name)?;
         let mut outcome = None;
         self.change_now(name, &mut |stored| {
             let mut value: T = stored.map(|value| read(name, value)).transpose()?.unwrap_or_default();
@@ -95,6 +96,12 @@ impl Session {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn take_now<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+        check_name(name)?;
+        self.take_entry_now(name)
+    }
+
+    /// Takes an entry, which may have a reserved name.
+    pub(super) fn take_entry_now<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
         let mut taken = None;
         let changed = self.change_now(name, &mut |stored| {
             taken = stored.map(|stored| read(name, stored)).transpose()?;
@@ -122,6 +129,16 @@ impl Session {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get_or_insert_now<T: Serialize + DeserializeOwned>(&mut self, name: &str, value: T) -> Result<T> {
+        check_name(name)?;
+        self.get_or_insert_entry_now(name, value)
+    }
+
+    /// Reads or sets an entry, which may have a reserved name.
+    pub(super) fn get_or_insert_entry_now<T: Serialize + DeserializeOwned>(
+        &mut self,
+        name: &str,
+        value: T,
+    ) -> Result<T> {
         let mut found = None;
         let changed = self.change_now(name, &mut |stored| {
             found = stored.map(|stored| read(name, stored)).transpose()?;
@@ -133,7 +150,6 @@ impl Session {
 
     /// Changes one entry in the store. Returns whether its value changed.
     fn change_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<bool> {
-        check_name(name)?;
         let saved = self.write_now(name, change);
         let SavedEntry { changed, stored } = self.note_failure(saved)?;
         // If the request has no other changes, the list of changes stays without an allocation.

@@ -1,6 +1,7 @@
 //! Login and rotation: both stay pending until the next save, which moves the session to a new id in the same step.
 use super::Session;
 use super::delta::LazyDelta;
+use super::forms::CSRF;
 use super::found::Current;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{self, DEVICE_NOTE_BYTES_MAX, Expiry, Record, Timing};
@@ -88,6 +89,8 @@ impl Session {
         if self.user()?.is_some_and(|other| other != user) {
             self.drop_changes_of_another_user(&user);
         }
+        // A page that was made before the login cannot send a form in the name of the user.
+        self.delta.remove(CSRF);
         self.modified = true;
         let device_note = match &mut self.id_change {
             IdChange::Login(login) if login.user == user => login.device_note.take(),

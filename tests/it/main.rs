@@ -22,6 +22,7 @@ mod exported_users;
 mod failures;
 mod features;
 mod forked;
+mod forms;
 mod from_outside;
 mod hostile_cookies;
 mod http_headers;

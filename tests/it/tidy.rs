@@ -68,6 +68,7 @@ const DOORS: [(&str, &[&str]); 18] = [
         &[
             "id.rs",
             "record/user_digest.rs",
+            "session/forms.rs",
             "file/slot.rs",
             "file/expiry_index.rs",
             "file/cut_offs/bytes.rs",
