@@ -142,7 +142,11 @@ impl Session {
         Ok(parsed.is_some_and(|(mask, masked)| mixed(&masked, mask.as_bytes()) == secret))
     }
 
+    /// The secret of the tokens. A pending login removes it, and is carried out by the call that stores a new one.
     fn csrf_secret(&self) -> Result<Option<Hash>> {
+        if self.is_login_pending() {
+            return Ok(None);
+        }
         let stored = self.view(CSRF)?.map(|value| read::<String>(CSRF, value)).transpose()?;
         Ok(stored.and_then(|text| Hash::from_hex(text).ok()))
     }

@@ -89,8 +89,6 @@ impl Session {
         if self.user()?.is_some_and(|other| other != user) {
             self.drop_changes_of_another_user(&user);
         }
-        // A page that was made before the login cannot send a form in the name of the user.
-        self.delta.remove(CSRF);
         self.modified = true;
         let device_note = match &mut self.id_change {
             IdChange::Login(login) if login.user == user => login.device_note.take(),
@@ -216,7 +214,7 @@ impl Session {
         if let (None, Some(note)) = (&login.device_note, lost.device_note()) {
             record.set_device_note(note)?;
         }
-        record.extend(lost.entries().iter())?;
+        record.extend(lost.entries().iter().filter(|(name, _)| *name != CSRF))?;
         Ok(record)
     }
 
@@ -256,8 +254,10 @@ impl Login {
         &self.user
     }
 
-    /// Writes the time, the user's digest and the device note of this login into a record.
+    /// Writes the time, the user's digest and the device note of this login into a record. Removes the secret of the
+    /// tokens for forms: a page that was made before the login cannot send a form in the name of the user.
     fn mark(&self, record: &mut Record, now: SystemTime) -> Result<()> {
+        record.remove(CSRF);
         record.set_user(&self.user)?;
         record.set_login(record::Login { at: Some(now), ..record.login() });
         self.device_note.iter().try_for_each(|note| record.set_device_note(note))

@@ -19,6 +19,7 @@ on_every_storage! {
     a_wrong_token_is_refused,
     a_token_of_another_session_is_refused,
     a_token_is_new_for_a_user_who_logs_in_again,
+    a_login_that_makes_a_new_session_makes_a_new_token,
     a_visitor_without_a_session_gets_one_with_the_token,
     names_of_forms_are_not_among_the_entries,
 }
@@ -182,6 +183,19 @@ fn a_token_is_new_for_a_user_who_logs_in_again(stage: &Stage) {
     let session = loaded(stage, &token_of(&session));
     assert_eq!([&old, &new].map(|sent| session.is_csrf_token(sent).unwrap()), [false, true]);
     assert_eq!(session.user().unwrap().as_deref(), Some("ada"));
+}
+
+fn a_login_that_makes_a_new_session_makes_a_new_token(stage: &Stage) {
+    let token = stored(stage, &json!({ "cart": 1 }));
+    let old = loaded(stage, &token).csrf_token().unwrap();
+    let mut session = loaded(stage, &token);
+    assert!(session.is_csrf_token(&old).unwrap());
+    loaded(stage, &token).destroy().unwrap();
+    session.login("ada").unwrap();
+    save(&mut session);
+    let session = loaded(stage, &token_of(&session));
+    assert_eq!(session.get("cart").unwrap(), Some(1), "it starts from the loaded entries");
+    assert!(!session.is_csrf_token(&old).unwrap());
 }
 
 fn a_visitor_without_a_session_gets_one_with_the_token(stage: &Stage) {
