@@ -174,10 +174,10 @@ impl FileStoreOptions {
     /// [read-only](Self::read_only) store.
     ///
     /// ```
-    /// use sessile::FileStoreOptions;
+    /// use sessile::{Admin, FileStoreOptions};
     /// # let dir = tempfile::tempdir()?;
     /// let store = FileStoreOptions::new().cache_bytes(0).open(dir.path())?;
-    /// assert_eq!(store.stats().copies, 0);
+    /// assert_eq!(store.stats().files.copies, 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -262,7 +262,7 @@ impl FileStoreOptions {
     /// run](crate::SweepOptions::dry_run) of a sweep is possible. Sessions are not cached.
     ///
     /// ```
-    /// # use sessile::{FileStore, FileStoreOptions, Lookup, file::SweepOptions};
+    /// # use sessile::{Admin, FileStore, FileStoreOptions, SweepOptions};
     /// # let dir = tempfile::tempdir()?;
     /// # FileStore::open(dir.path())?;
     /// let store = FileStoreOptions::new().read_only(true).open(dir.path())?;
