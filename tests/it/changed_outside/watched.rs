@@ -196,6 +196,7 @@ fn check_hits(store: &FileStore, sessions: &[Saved], text: &str) {
     }
     let mut want = before;
     want.hits += sessions.len() as u64;
+    want.loads += sessions.len() as u64;
     assert_eq!(store.stats(), want);
 }
 
