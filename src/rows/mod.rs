@@ -21,8 +21,9 @@
 //!    tag that is stored shows that another write has replaced that one, then the write was not done and never will be.
 //!    Otherwise the call is [`Unanswered`](crate::ErrorKind::Unanswered). The change of the caller never runs again for
 //!    a write that may have been done.
-//! 3. **An id is used once.** A creation whose answer was lost, and that is not found, is made again under another id:
-//!    the first one, if it arrives late, makes a session whose token no client has.
+//! 3. **An id is used once.** A creation whose answer was lost is made again under another id, whether it was done or
+//!    not: it may arrive late, or once more after its session has ended, and then makes a session whose token no client
+//!    has. (A creation cannot name the tag that it replaces, so it does not refuse to be done twice.)
 //! 4. **A guess is checked before it is believed.** An update may begin with the row that this process has seen last
 //!    (`known`), which saves one round trip. The swap refuses a wrong guess. An update that writes nothing because of
 //!    such a row (the change kept it, failed, panicked, or found it expired) is made again with the row on the server.
@@ -97,7 +98,8 @@ pub trait Rows: Send + Sync {
     /// Stores a session of another store. As [`insert`](Self::insert), but the session does not begin now: it gets the
     /// cut-offs that were there at its [last login](Record::login), or at its creation if there was none. If the last cut-off of the user, or of all
     /// users, is not earlier than that, it gets one less than the present number, and so is not alive. Returns whether it was
-    /// stored.
+    /// stored. An import that arrives once more after its session has ended would revive it: a back end must not repeat
+    /// one by itself.
     ///
     /// # Errors
     ///

@@ -249,36 +249,26 @@ impl<R: Rows> RowStore<R> {
         loop {
             let session = SessionId::random()?;
             let id = session.public_id();
-            let inserted = self.rows.insert(&id, &row, how, attempts.until());
-            let found = match inserted {
-                Ok(Some(cut_offs)) => self.answered(Some(cut_offs)),
+            let failure = match self.rows.insert(&id, &row, how, attempts.until()) {
+                Ok(Some(cut_offs)) => {
+                    self.known.put(id, Row { cut_offs, ..row.clone() });
+                    return Ok(self.answered((session, row.record)));
+                }
                 // The id exists already, although it is random. That must not happen.
                 Ok(None) => {
                     return Err(
                         Error::new(ErrorKind::Random, "store a session").with_reason("the id is taken")
                     );
                 }
-                Err(error) if attempts.again(&error) => {
-                    self.note(&error);
-                    if error.kind() != ErrorKind::Unanswered {
-                        continue;
-                    }
-                    // Rule 3: if the row is there, the creation was done. If not, the session is created again under
-                    // another id.
-                    match self.select(&id, &mut attempts) {
-                        Ok(Some(Selected { stored: Stored::Session(row), .. })) => Some(row.cut_offs),
-                        Ok(_) => continue,
-                        Err(_) => return Err(error),
-                    }
-                }
-                Err(error) => {
-                    self.note(&error);
-                    return Err(error);
-                }
+                Err(failure) => failure,
             };
-            if let Some(cut_offs) = found {
-                self.known.put(id, Row { cut_offs, ..row.clone() });
-                return Ok((session, row.record));
+            self.note(&failure);
+            if failure.kind() == ErrorKind::Unanswered {
+                // Rule 3: no client gets this id. If its row is there already, it is removed, so that no list shows it.
+                let _ = self.rows.remove(&id, attempts.until());
+            }
+            if !attempts.again(&failure) {
+                return Err(failure);
             }
         }
     }

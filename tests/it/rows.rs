@@ -23,6 +23,8 @@ pub(crate) struct Line {
     before: Mutex<Option<(&'static str, Meanwhile)>>,
     /// Runs before each operation of a name, and may refuse it.
     guard: Mutex<Option<(&'static str, Guard)>>,
+    /// The sessions that were to be inserted.
+    inserts: Mutex<Vec<(PublicId, Row)>>,
     /// The id of a row that fails its checks in scans.
     damaged: Mutex<Option<PublicId>>,
 }
@@ -46,6 +48,7 @@ impl Line {
             plan: Mutex::default(),
             before: Mutex::default(),
             guard: Mutex::default(),
+            inserts: Mutex::default(),
             damaged: Mutex::default(),
         })
     }
@@ -95,6 +98,7 @@ impl Rows for Line {
         self.pass("select", || self.rows.select(id, until))
     }
     fn insert(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<Option<CutOffs>> {
+        self.inserts.lock().push((*id, row.clone()));
         self.pass("insert", || self.rows.insert(id, row, how, until))
     }
     fn swap(&self, swap: &Swap<'_>, until: Instant) -> Result<Option<CutOffs>> {
@@ -275,6 +279,24 @@ fn a_lost_answer_is_looked_up() {
         assert_eq!((load(&store, &ada), load(&store, &kept)), (None, Some(0)), "{is_done}");
         let later = store.create(&record, Durability::OfStore).unwrap().token;
         assert_eq!((load(&store, &later), load(&store, &kept)), (Some(0), Some(0)), "{is_done}: once");
+    }
+}
+
+/// The line carries the creation out once more, after the session has ended.
+#[test]
+fn a_creation_that_arrives_twice_revives_no_session() {
+    for is_done in [true, false] {
+        let line = Line::new();
+        let store = self::store(&line);
+        line.fail("insert", ErrorKind::Unanswered, is_done);
+        let token = store.create(&record(7), Durability::OfStore).unwrap().token;
+        assert_eq!(line.sent(), ["insert", "remove", "insert"]);
+        assert_eq!(line.rows.len(), 1, "no list shows the first one");
+        store.delete(&token).unwrap().unwrap();
+        let (id, row) = line.inserts.lock()[0].clone();
+        let soon = Instant::now() + Duration::from_secs(5);
+        line.rows.insert(&id, &row, Durability::OfStore, soon).unwrap().unwrap();
+        assert_eq!(load(&store, &token), None, "{is_done}");
     }
 }
 
