@@ -1,7 +1,7 @@
 //! The names of files and directories, relative to the root. This module makes no system calls. The contents of each
 //! file are in [`format`](crate::_documentation::format).
 use crate::id::PublicId;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 /// The number of shard directories. The fuzzer opens a store thousands of times a second, so it has few.
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
@@ -118,9 +118,23 @@ pub(super) fn user_bucket_name(bucket: u16) -> String {
     format!("{bucket:03x}")
 }
 
-/// The path of a bucket of the user index, relative to the root.
-pub(super) fn user_bucket_path(bucket: u16) -> CString {
-    CString::new(format!("{USERS}/{}", user_bucket_name(bucket))).expect("hexadecimal and slashes")
+/// The path of a bucket of the user index, relative to the root. It is made for each login, so without an allocation.
+pub(super) struct UserBucketPath([u8; USERS.len() + 5]);
+
+impl UserBucketPath {
+    pub(super) fn of(bucket: u16) -> Self {
+        let mut path = [0; USERS.len() + 5];
+        path[..USERS.len()].copy_from_slice(USERS.as_bytes());
+        path[USERS.len()] = b'/';
+        for (digit, shift) in path[USERS.len() + 1..].iter_mut().zip([8, 4, 0]) {
+            *digit = b"0123456789abcdef"[usize::from(bucket >> shift & 0xf)];
+        }
+        Self(path)
+    }
+
+    pub(super) fn below_root(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.0).expect("hexadecimal and slashes, one final zero")
+    }
 }
 
 /// The number of a bucket of the user index, from its name; `None` for other names.
@@ -203,7 +217,12 @@ mod tests {
 
     #[test]
     fn names_in_the_user_index_have_one_form_each() {
-        assert!((0..USER_BUCKETS).all(|bucket| user_bucket_named(&user_bucket_name(bucket)) == Some(bucket)));
+        for bucket in 0..USER_BUCKETS {
+            let name = user_bucket_name(bucket);
+            assert_eq!(user_bucket_named(&name), Some(bucket));
+            let path = UserBucketPath::of(bucket);
+            assert_eq!(path.below_root().to_str(), Ok(&*format!("{USERS}/{name}")));
+        }
         for name in ["", "1000", "fFf", "+ff", "ff", "0fff"] {
             assert_eq!(user_bucket_named(name), None, "{name:?}");
         }

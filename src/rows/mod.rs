@@ -96,10 +96,12 @@ pub trait Rows: Send + Sync {
     fn insert(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<Option<CutOffs>>;
 
     /// Stores a session of another store. As [`insert`](Self::insert), but the session does not begin now: it gets the
-    /// cut-offs that were there at its [last login](Record::login), or at its creation if there was none. If the last cut-off of the user, or of all
-    /// users, is not earlier than that, it gets one less than the present number, and so is not alive. Returns whether it was
-    /// stored. An import that arrives once more after its session has ended would revive it: a back end must not repeat
-    /// one by itself.
+    /// cut-offs that were there at its [last login](Record::login), or at its creation if there was none. If the last
+    /// cut-off of the user, or of all users, is not earlier than that, it gets one less than the present number, and so
+    /// is not alive. Returns whether it was stored; not if there is a row of this id.
+    ///
+    /// An import that arrives once more after its session has ended would revive it, because it names no tag: a back end
+    /// must not repeat one by itself.
     ///
     /// # Errors
     ///

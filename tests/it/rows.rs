@@ -287,7 +287,7 @@ fn a_lost_answer_is_looked_up() {
 fn a_creation_that_arrives_twice_revives_no_session() {
     for is_done in [true, false] {
         let line = Line::new();
-        let store = self::store(&line);
+        let store = store(&line);
         line.fail("insert", ErrorKind::Unanswered, is_done);
         let token = store.create(&record(7), Durability::OfStore).unwrap().token;
         assert_eq!(line.sent(), ["insert", "remove", "insert"]);

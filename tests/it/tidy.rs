@@ -83,7 +83,7 @@ const DOORS: [(&str, &[&str]); 18] = [
     ("crossbeam_channel", &["sync.rs", "sync/"]),
     ("fs2", &["file/flock.rs", "file/root_lock.rs"]),
     ("getrandom", &["random.rs"]),
-    ("memchr", &["http/cookie.rs"]),
+    ("memchr", &["http/cookie.rs", "file/disk/root.rs"]),
     ("memmap2", &["fork.rs", "file/mapped.rs", "file/generations/counters.rs", "file/disk/counters.rs"]),
     ("notify", &["file/watch.rs"]),
     ("parking_lot", &["sync.rs", "sync/"]),

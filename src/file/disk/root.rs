@@ -3,8 +3,9 @@
 use super::file_system::Kind;
 use super::{Access, Directory, Inode, SAFE, Sharing, Stat, StatWithTimes, call, failpoint};
 use super::{names, sharing, stat, without_atime};
-use crate::file::layout::{self, SessionPath};
+use crate::file::layout::{self, SessionPath, UserBucketPath};
 use crate::id::PublicId;
+use memchr::memchr;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CStr;
@@ -145,8 +146,8 @@ impl Root {
 
     /// Opens a bucket of the user index by its path below the root.
     pub(in crate::file) fn open_user_bucket(&self, bucket: u16, access: Access) -> io::Result<File> {
-        let (path, mode) = (layout::user_bucket_path(bucket), access.mode(self.sharing));
-        Ok(call("open user bucket", || open_below(&self.fd, &path, access, mode))?.into())
+        let (path, mode) = (UserBucketPath::of(bucket), access.mode(self.sharing));
+        Ok(call("open user bucket", || open_below(&self.fd, path.below_root(), access, mode))?.into())
     }
 
     /// The inode of the file to which a session's path leads now.
@@ -203,16 +204,15 @@ use open_step_by_step as open_below;
 /// Does the same as `open_below` in one system call for each directory on the path and one for the file.
 fn open_step_by_step(root: &File, path: &CStr, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let (mut directory, mut rest) = (None::<OwnedFd>, path.to_bytes());
-    let at = |directory: &Option<OwnedFd>, name: &[u8], flags, mode| match directory {
-        None => fs::openat(root, name, flags, mode),
-        Some(directory) => fs::openat(directory, name, flags, mode),
-    };
-    while let Some(slash) = rest.iter().position(|byte| *byte == b'/') {
-        directory = Some(at(&directory, &rest[..slash], flags, Mode::empty())?);
-        rest = &rest[slash + 1..];
+    let names = path.to_bytes();
+    let (mut directory, mut at) = (None::<OwnedFd>, 0);
+    while let Some(length) = memchr(b'/', &names[at..]) {
+        let parent = directory.as_ref().map_or(root.as_fd(), AsFd::as_fd);
+        directory = Some(fs::openat(parent, &names[at..at + length], flags, Mode::empty())?);
+        at += length + 1;
     }
-    at(&directory, rest, access.flags(), mode)
+    let name = CStr::from_bytes_with_nul(&path.to_bytes_with_nul()[at..]).expect("the end of a C string");
+    fs::openat(directory.as_ref().map_or(root.as_fd(), AsFd::as_fd), name, access.flags(), mode)
 }
 
 #[cfg(test)]
@@ -263,9 +263,9 @@ mod tests {
             root.make_directory(name).unwrap();
         }
         std::fs::write(dir.path().join("run/users/007"), "bucket").unwrap();
-        let (path, access) = (layout::user_bucket_path(7), Access::AppendExisting);
+        let (path, access) = (UserBucketPath::of(7), Access::AppendExisting);
         for open in [open_below, open_step_by_step] {
-            let open = || open(&root.fd, &path, access, access.mode(Sharing::Private));
+            let open = || open(&root.fd, path.below_root(), access, access.mode(Sharing::Private));
             assert_eq!(stat(&File::from(open().unwrap())).unwrap().bytes, 6);
             for name in ["run", "run/users", "run/users/007"] {
                 let (name, elsewhere) = (dir.path().join(name), dir.path().join("elsewhere"));
