@@ -83,8 +83,8 @@ pub trait Admin: Store {
 
     /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret id: at once, in every
     /// process that uses the store. If a rotation has moved the id, deletes the session under its present id. Returns
-    /// the public id of the live session that was deleted: the present one, not the given one. `None` if no live session
-    /// was there.
+    /// the public id of the live session that was deleted: the present one, not the given one. `None` if no live
+    /// session was there.
     ///
     /// # Errors
     ///

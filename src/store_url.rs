@@ -11,8 +11,8 @@
 //! # Secrets
 //!
 //! A URL may have a password in it. No text of this module has: errors, [`Display`](fmt::Display) and
-//! [`Debug`](fmt::Debug) show the scheme, the host and the path, and leave out the rest. If it is not certain which part
-//! is which, they show the scheme only.
+//! [`Debug`](fmt::Debug) show the scheme, the host and the path, and leave out the rest. If it is not certain which
+//! part is which, they show the scheme only.
 use crate::admin::Admin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::FileStore;
@@ -201,8 +201,8 @@ fn without_secrets(scheme: &str, rest: &str) -> String {
     }
 }
 
-/// The part of a URL that may be shown, after a mark for the part before it, which may have a password (also one with an
-/// unescaped `@` or `/`). `None` if it is not certain where the parts begin, or if the host or the path has unusual
+/// The part of a URL that may be shown, after a mark for the part before it, which may have a password (also one with
+/// an unescaped `@` or `/`). `None` if it is not certain where the parts begin, or if the host or the path has unusual
 /// characters.
 fn host_and_path(rest: &str) -> Option<(&'static str, &str)> {
     let (user, rest) = match rest.rsplit_once('@') {

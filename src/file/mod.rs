@@ -110,8 +110,8 @@ use user_index::UserIndex;
 ///
 /// # Removing expired sessions
 ///
-/// An expired session cannot be loaded. Its file stays until a [sweep](crate::Admin::sweep) removes it: call `sweep` now
-/// and then, start a [`Reaper`](crate::Reaper), or schedule the command `sessile`.
+/// An expired session cannot be loaded. Its file stays until a [sweep](crate::Admin::sweep) removes it: call `sweep`
+/// now and then, start a [`Reaper`](crate::Reaper), or schedule the command `sessile`.
 ///
 /// # Loads from memory
 ///

@@ -99,8 +99,8 @@ impl FileStore {
         let is_full = |page: &ScanPage| page.sessions.len() + page.failures.len() >= limit.max(1);
         let first = after.map_or(0, |id| id.as_bytes()[0]);
         for number in first..=LAST_SHARD {
-            // A cursor after the last id of a shard tells that nothing of the shard is left. (If it cannot be listed, the
-            // next page must not begin with it again.)
+            // A cursor after the last id of a shard tells that nothing of the shard is left. (If it cannot be listed,
+            // the next page must not begin with it again.)
             let last = last_id_of(number);
             if after == Some(last) {
                 continue;

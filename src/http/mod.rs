@@ -168,7 +168,7 @@ impl Sessions {
         let jar = Jar::new(cookies)?;
         let store = StoreUrl::parse(store)?.open()?;
         let reaper = Reaper::start(&store, ReaperOptions::new())?;
-        Ok(Self { _reaper: Some(Arc::new(reaper)), ..Self::of(Arc::new(store), jar, Lifetime::default())? })
+        Ok(Self { _reaper: Some(Arc::new(reaper)), ..Self::of(store, jar, Lifetime::default())? })
     }
 
     /// Sessions in `store`, carried by `cookies`, with the default [`Lifetime`].
@@ -177,8 +177,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each other, and if the store does not
-    /// [accept](crate::Store::accepts) the lifetime or the cookie's name.
+    /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each other, and if the store does
+    /// not [accept](crate::Store::accepts) the lifetime or the cookie's name.
     ///
     /// ```
     /// use sessile::{Cookies, FileStore, Sessions};

@@ -100,8 +100,8 @@ pub trait Rows: Send + Sync {
     /// cut-off of the user, or of all users, is not earlier than that, it gets one less than the present number, and so
     /// is not alive. Returns whether it was stored; not if there is a row of this id.
     ///
-    /// An import that arrives once more after its session has ended would revive it, because it names no tag: a back end
-    /// must not repeat one by itself.
+    /// An import that arrives once more after its session has ended would revive it, because it names no tag: a back
+    /// end must not repeat one by itself.
     ///
     /// # Errors
     ///

@@ -20,8 +20,8 @@ use std::time::SystemTime;
 
 /// Sessions on a server that [`Rows`] speaks to. See the [module](super) for its rules.
 ///
-/// If the answer to a deletion was lost and the session is gone, [`delete`](Store::delete) returns the id of the row that
-/// it tried to remove last: it cannot know whether its own first attempt has ended the session.
+/// If the answer to a deletion was lost and the session is gone, [`delete`](Store::delete) returns the id of the row
+/// that it tried to remove last: it cannot know whether its own first attempt has ended the session.
 /// [`FileStoreOptions::sessions_per_user`] has no counterpart here.
 ///
 /// [`FileStoreOptions::sessions_per_user`]: crate::FileStoreOptions::sessions_per_user

@@ -425,8 +425,8 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     }
 }
 
-/// Whether a name has a control character. Most names have no byte with which one begins (beyond ASCII, that is 0xc2), so
-/// their characters are not decoded.
+/// Whether a name has a control character. Most names have no byte with which one begins (beyond ASCII, that is 0xc2),
+/// so their characters are not decoded.
 fn has_control(name: &str) -> bool {
     name.bytes().any(|byte| byte.is_ascii_control() || byte == 0xc2) && name.contains(char::is_control)
 }

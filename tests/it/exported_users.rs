@@ -1,5 +1,5 @@
-//! An export of many users' sessions, imported into a store that has cut-offs of its own: users, notes, logins and lists are
-//! complete, and a session whose user was cut off after its login is dead.
+//! An export of many users' sessions, imported into a store that has cut-offs of its own: users, notes, logins and
+//! lists are complete, and a session whose user was cut off after its login is dead.
 //!
 //! With 100,000 sessions the test is run manually, in a release build: `SESSILE_TEST_SESSIONS=100000`.
 use crate::budget::scale;
@@ -28,8 +28,8 @@ fn open(root: &Path, clock: Clock) -> FileStore {
     FileStoreOptions::new().sync_security_events(false).watch(false).clock(clock).open(root).unwrap()
 }
 
-/// The session with this number: of the crowd, of one of the other users, or of none. They logged in at hours before the
-/// present that lie between the cut-offs.
+/// The session with this number: of the crowd, of one of the other users, or of none. They logged in at hours before
+/// the present that lie between the cut-offs.
 fn session(n: usize, now: SystemTime) -> (Record, u32) {
     let user = match n % 4 {
         0 => CROWD.to_owned(),

@@ -5,6 +5,7 @@ use crate::support::cookie_jar::Jar;
 use crate::support::process::{Child, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{directory_in_memory, files_in_shards, load, path_of, record};
+use crate::support::waiting::eventually;
 use sessile::admin::{SweepOptions, SweepOutcome};
 use sessile::reaper::{Reaper, ReaperOptions, ReaperStats};
 use sessile::{
@@ -78,15 +79,6 @@ fn check_all_live(dir: &Path, sessions: &[Saved]) {
     let store = open(dir);
     for saved in sessions {
         assert_eq!(load(&*store, &saved.token).unwrap().as_deref(), Some("text"));
-    }
-}
-
-#[track_caller]
-fn eventually(case: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "{case}: not after {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(2));
     }
 }
 

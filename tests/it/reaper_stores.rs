@@ -3,6 +3,7 @@
 use crate::rows::{Line, store};
 use crate::support::rerun::{command, stage};
 use crate::support::texts::directory_in_memory;
+use crate::support::waiting::eventually;
 use sessile::reaper::{Reaper, ReaperOptions, ReaperStats};
 use sessile::rows::{MemoryRows, MemoryStore, RowStoreOptions};
 use sessile::store_url::StoreUrl;
@@ -36,15 +37,6 @@ fn start<S: Admin + ?Sized + 'static>(store: &Arc<S>, options: ReaperOptions) ->
         let _ = sender.send(swept.as_ref().map(|report| report.removed).map_err(Error::kind));
     });
     (Reaper::start(store, options).unwrap(), reports)
-}
-
-#[track_caller]
-fn eventually(case: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "{case}: not after {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Receives reports until the thread has ended.

@@ -3,6 +3,7 @@
 use crate::support::memory::Stage;
 use crate::support::rerun::{again, stage};
 use crate::support::texts::directory_in_memory;
+use crate::support::waiting::eventually;
 use sessile::store_url::StoreUrl;
 use sessile::{
     Admin, Change, Cookies, Durability, Error, ErrorKind, Guarantees, Lifetime, Lookup, Record, Result,
@@ -12,7 +13,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -28,15 +29,6 @@ fn reapers() -> usize {
     let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm")).ok();
     let names = threads.filter_map(|thread| name(thread.unwrap()));
     names.filter(|name| name == "sessile-reaper\n").count()
-}
-
-#[track_caller]
-fn eventually(case: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(30), "{case}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// A visit that saves an entry, and another one that finds it.
@@ -75,8 +67,8 @@ fn the_reaper_ends_and_the_directory_is_free_with_the_last_clone() {
             check_works(&clone);
             assert_eq!((reapers(), is_closed(&dir)), (1, false));
         }
-        // Both are so when the last drop has returned; nothing has to be waited for. (The kernel lists a thread that has
-        // been joined for a moment.)
+        // Both are so when the last drop has returned; nothing has to be waited for. (The kernel lists a thread that
+        // has been joined for a moment.)
         assert!(is_closed(&dir));
         eventually("the reaper has ended", || reapers() == 0);
     }

@@ -1,7 +1,7 @@
 //! Loads from memory beside LMDB, by processor time: a load through `dyn Store` and the reading of one number of the
 //! session, and a read transaction of LMDB that reads the same number. Both take turns in one process, and visit the
-//! same sessions in the same order. The ids lie in memory in that order, so that a load does not wait for its id: a server
-//! has just read it from a request.
+//! same sessions in the same order. The ids lie in memory in that order, so that a load does not wait for its id: a
+//! server has just read it from a request.
 //!
 //! The processor time of a thread leaves out the time in which other programs run. Their effect on the processor's
 //! caches remains, so a figure is the median of the rounds, and a ratio the median of the ratios of the rounds.
@@ -31,8 +31,8 @@ use std::time::Instant;
 const LOADS_MAX: usize = 1 << 20;
 /// The number of loads for each session, up to that number.
 const LOADS_PER_SESSION: usize = 20;
-/// How often a round is tried, on average. One in which entries of the cache became a minute old does not count, because
-/// they were read from their files again.
+/// How often a round is tried, on average. One in which entries of the cache became a minute old does not count,
+/// because they were read from their files again.
 const ATTEMPTS: usize = 4;
 /// The number of sessions in the order that visits a few only.
 const HOT: u32 = 64;
@@ -163,8 +163,8 @@ fn number(store: &dyn Store, token: &Token) -> u64 {
     live.record.entries().get("visits").expect("it has one").get().expect("a number")
 }
 
-/// Lets each thread visit all sessions in this order, beginning at another place. Returns the mean time of a load in one
-/// thread.
+/// Lets each thread visit all sessions in this order, beginning at another place. Returns the mean time of a load in
+/// one thread.
 fn turn<Id: Sync, R: FnMut(&Id) -> u64>(
     threads: usize,
     order: &[Id],

@@ -1,6 +1,6 @@
-//! The figures as two pages show them, between two marks of each page: README the mix and the most common operations, the
-//! page of tests all of them, with latencies. A chart of text, a table, and a caption: text is readable wherever the page
-//! is shown, without the repository around it, and in any colours.
+//! The figures as two pages show them, between two marks of each page: README the mix and the most common operations,
+//! the page of tests all of them, with latencies. A chart of text, a table, and a caption: text is readable wherever
+//! the page is shown, without the repository around it, and in any colours.
 use crate::measure::{Case, Figures};
 use crate::panel::{Line, Panel, Scale, bytes, of_case, panels, threads};
 use crate::peers::PeerName;

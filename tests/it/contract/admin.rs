@@ -1,5 +1,5 @@
-//! The promises of [`Admin`], as one suite for each storage mode that can list its sessions: scans, operations by public
-//! id, imports, counts and sweeps. For a new mode, a line is added to the list of [`admin_contract`].
+//! The promises of [`Admin`], as one suite for each storage mode that can list its sessions: scans, operations by
+//! public id, imports, counts and sweeps. For a new mode, a line is added to the list of [`admin_contract`].
 use super::{HOUR, add_one, create, put, record, refuse, rotate, update};
 use crate::reaper::in_child;
 use crate::support::memory::{made_up_token, secs, start};
@@ -394,7 +394,8 @@ fn a_moved_id_makes_room_for_an_import_after_its_grace_period(stage: &AdminStage
     assert!(stage.is_live(&saved.token) && stage.is_live(&successor));
 }
 
-/// A cut-off comes at the tenth second. Each case has the times of the creation, and of the last login if there was one.
+/// A cut-off comes at the tenth second. Each case has the times of the creation, and of the last login if there was
+/// one.
 fn an_import_keeps_the_ends_of_the_target(stage: &AdminStage) {
     let store = &*stage.store;
     let at = |second: u64| start() + secs(second);
