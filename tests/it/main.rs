@@ -50,6 +50,7 @@ mod sweep_obstacles;
 mod tidy;
 mod user_limits;
 mod user_sessions;
+mod wait_ended;
 
 use support::process::Worker;
 
@@ -69,4 +70,5 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     restored::WORKERS,
     user_limits::WORKERS,
     failures::WORKERS,
+    wait_ended::WORKERS,
 ];

@@ -1,7 +1,7 @@
 //! Sessions in a map: the simplest store that keeps the promises of [`Store`].
 use super::cut_offs::{CutOffs, with_number};
 use parking_lot::Mutex;
-use sessile::store::{GRACE_MAX, HOPS_MAX};
+use sessile::store::{GRACE_MAX, HOPS_MAX, Poll, Polled};
 use sessile::{
     Absent, Change, Clock, Durability, Error, ErrorKind, Guarantees, Live, Lookup, Moved, Page, PublicId,
     Record, Result, Rotation, Saved, SessionId, Store, Token, UserSession, UserSessions, Verdict,
@@ -210,6 +210,20 @@ impl Store for MemoryStore {
             places.0.remove(&id);
         }
         Ok(is_there.then_some(id))
+    }
+
+    fn poll(&self, polls: &mut [Poll]) -> Result<Duration> {
+        let (places, now) = (self.places.lock(), self.now());
+        Ok(Poll::one_by_one(polls, |id| {
+            Ok(match (places.0.get(id), places.live(*id, now)) {
+                (_, Some(record)) => Polled::Live(record.clone()),
+                (Some(&Place::Moved { to, by_login, .. }), _) => Polled::Moved { to, by_login },
+                (Some(Place::Session(record)), _) if record.is_expired(now) => {
+                    Polled::Absent(Absent::Expired(*id))
+                }
+                (_, None) => Polled::Absent(Absent::NotFound(*id)),
+            })
+        }))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -4,6 +4,7 @@ use crate::support::memory_store::MemoryStore;
 use parking_lot::Mutex;
 use sessile::file::Content;
 use sessile::rows::{MemoryRows, RowStoreOptions};
+use sessile::store::Poll;
 use sessile::{
     Change, Clock, Cookies, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lifetime,
     Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token,
@@ -31,6 +32,7 @@ pub(crate) enum Call {
     Update,
     Rotate,
     Delete,
+    Poll,
 }
 
 type Operation = Box<dyn FnOnce() -> Result<()> + Send>;
@@ -238,6 +240,11 @@ impl Store for Rig {
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         self.pass(Call::Delete)?;
         self.inner.delete_session_of(user, id)
+    }
+
+    fn poll(&self, polls: &mut [Poll]) -> Result<Duration> {
+        self.pass(Call::Poll)?;
+        self.inner.poll(polls)
     }
 
     fn guarantees(&self) -> Guarantees {
