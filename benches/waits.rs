@@ -46,7 +46,7 @@ fn measure(name: &str, sessions: &Sessions, seconds: u64) {
         thread::sleep(Duration::from_secs(1));
         let before = used();
         thread::sleep(Duration::from_secs(seconds));
-        let share = (used() - before).as_secs_f64() / seconds as f64;
+        let share = used().saturating_sub(before).as_secs_f64() / Duration::from_secs(seconds).as_secs_f64();
         println!("waits/{name}/{WAITS}: {:.3} % of a core in {seconds} s", 100.0 * share);
         sessions.stop_waiting();
     });

@@ -1,4 +1,4 @@
-//! Waiting for the end of a session, for connections that outlive a request: server-sent events, WebSockets.
+//! Waiting for the end of a session, for a connection that outlives its request: for server-sent events, say.
 use super::Sessions;
 #[cfg(doc)]
 use crate::error::ErrorKind;

@@ -65,7 +65,7 @@ fn during_of(
     meanwhile: impl FnOnce(),
 ) -> Result<WaitOutcome> {
     stage.rig.calls();
-    let id = id_of(&token);
+    let id = id_of(token);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| sessions.wait_ended(&id, LONG));
         // The wait has looked once, and the thread goes on.
@@ -260,7 +260,7 @@ fn a_wait_moves_no_deadline_and_loads_nothing(stage: &Stage) {
     stage.clock.advance(secs(7 * 86_400));
     stage.rig.calls();
     let sessions = stage.sessions();
-    sessions.wait_ended(&id_of(&token), Duration::from_millis(1000)).unwrap();
+    sessions.wait_ended(&id_of(&token), secs(1)).unwrap();
     assert!(stage.rig.calls().iter().all(|call| *call == Call::Poll));
     assert_eq!(stage.record(&token), before);
 }
@@ -323,8 +323,8 @@ fn many_waits_share_the_polls(stage: &Stage) {
             scope.spawn(move || {
                 // Two of the fifty leave early, one after the other.
                 let timeout = if matches!(n, 7 | 8) { secs(1) } else { LONG };
-                let outcome = sessions.wait_ended(&id_of(&token), timeout).unwrap();
-                outcomes.lock().push((id_of(&token), outcome));
+                let outcome = sessions.wait_ended(&id_of(token), timeout).unwrap();
+                outcomes.lock().push((id_of(token), outcome));
             });
         }
         let mut polls = 0;
@@ -373,7 +373,7 @@ fn one_thread_polls_as_long_as_there_are_waits() {
         thread::scope(|scope| {
             for token in [&token, &token, &other] {
                 let sessions = sessions.clone();
-                scope.spawn(move || sessions.wait_ended(&id_of(&token), secs(1)).unwrap());
+                scope.spawn(move || sessions.wait_ended(&id_of(token), secs(1)).unwrap());
             }
             eventually("a thread", || threads() == 1);
         });
@@ -527,8 +527,10 @@ fn wait_for_an_end(parent: &Parent) {
     }
 }
 
+type End = fn(&Sessions, Token);
+
 /// Ways to end a session, with the outcome of a wait for it.
-const ENDS: [(&str, fn(&Sessions, Token)); 4] = [
+const ENDS: [(&str, End); 4] = [
     ("Ended", |sessions, token| assert_eq!(sessions.session([token]).destroy().unwrap(), Destroyed::Ended)),
     ("LoggedIn", |sessions, token| {
         let mut session = sessions.session([token]);
