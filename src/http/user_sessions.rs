@@ -1,10 +1,9 @@
 //! The sessions of a user, for a page that lists the user's devices and ends one of them.
 use super::Sessions;
 use crate::error::Result;
-use crate::event::{EndReason, Event};
 use crate::id::PublicId;
 use crate::record::{Record, Timing};
-use crate::store::{Deleted, Page, UserSessions};
+use crate::store::{Page, UserSessions};
 
 impl Sessions {
     /// A page of the live sessions of a user, ordered by their ids. The visitor's own session is the one whose `id` is
@@ -74,10 +73,6 @@ impl Sessions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
-        let ended = self.context.store.delete_session_of(user, id)?;
-        if let Some(Deleted { id, record }) = &ended {
-            self.observe(&Event::Ended { id: *id, reason: EndReason::Remote, record: record.as_ref() });
-        }
-        Ok(ended.map(|ended| ended.id))
+        self.context.store.delete_session_of(user, id)
     }
 }

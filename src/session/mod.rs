@@ -104,10 +104,8 @@ pub struct Session {
     presented_token: bool,
     /// Whether the response removes the cookie, unless a new session is stored.
     removes_cookie: bool,
-    /// The tokens whose session an attempt of this request has failed to end, perhaps after the session had ended.
-    destroys_failed: Vec<Token>,
-    /// Whether that attempt has ended the session of another token.
-    destroy_has_ended: bool,
+    /// Whether an attempt to destroy the session failed, perhaps after the session had ended.
+    destroy_failed: bool,
     /// Whether a save failed in this request, even if a later one succeeded. No cache may then keep the response.
     save_failed: bool,
     delta: LazyDelta,
@@ -135,8 +133,7 @@ impl Session {
             saved: false,
             saved_relaxed: false,
             removes_cookie: false,
-            destroys_failed: Vec::new(),
-            destroy_has_ended: false,
+            destroy_failed: false,
             save_failed: false,
             delta: LazyDelta::default(),
             expiry: None,

@@ -243,11 +243,7 @@ impl Session {
         self.context.lifetime.apply(&mut timing, expiry, now);
         record.set_timing(timing);
         let saved = self.context.store.create(&record, self.durability)?;
-        let (id, record) = (saved.live.id, &saved.live.record);
-        self.context.observe(&Event::Created { id, record });
-        if self.is_login_pending() {
-            self.context.observe(&Event::LoggedIn { from: None, id, record });
-        }
+        self.context.observe(&Event::Created(saved.live.id));
         self.set_current(saved, now, true);
         Ok(true)
     }
@@ -258,11 +254,7 @@ impl Session {
         let send_cookie = moved || saved.token != before.token;
         if saved.token != before.token {
             if saved.live.id != before.id && self.id_change != IdChange::Keep {
-                let (from, id, record) = (before.id, saved.live.id, &saved.live.record);
-                self.context.observe(&match self.id_change {
-                    IdChange::Login(_) => Event::LoggedIn { from: Some(from), id, record },
-                    IdChange::Keep | IdChange::Rotate => Event::Rotated { from, to: id, record },
-                });
+                self.context.observe(&Event::Rotated { from: before.id, to: saved.live.id });
             }
             // The session with its new token stays one of those that a `destroy` ends.
             let before = before.token.clone();
@@ -275,8 +267,7 @@ impl Session {
     #[cold]
     fn apply_login(&mut self, saved: Saved, now: SystemTime) {
         if let Some(moved) = self.moved().cloned() {
-            let (from, id, record) = (Some(moved.public_id()), saved.live.id, &saved.live.record);
-            self.context.observe(&Event::LoggedIn { from, id, record });
+            self.context.observe(&Event::Rotated { from: moved.public_id(), to: saved.live.id });
             self.candidates.replace(&moved, &saved.token);
         }
         self.set_current(saved, now, true);

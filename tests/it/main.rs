@@ -16,7 +16,6 @@ mod damage;
 mod documented;
 mod emptied;
 mod entries;
-mod events;
 mod examples;
 mod expiry;
 mod exported_users;

@@ -425,7 +425,7 @@ fn a_store_that_cannot_poll_refuses_waits() {
         ) -> Result<Option<sessile::Saved>> {
             self.0.rotate(token, change, how)
         }
-        fn delete(&self, token: &Token) -> Result<Option<sessile::store::Deleted>> {
+        fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
             self.0.delete(token)
         }
         fn guarantees(&self) -> sessile::Guarantees {

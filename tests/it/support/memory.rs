@@ -212,7 +212,7 @@ impl Store for Rig {
         self.counted(token, change, |change| self.inner.rotate(token, change, how))
     }
 
-    fn delete(&self, token: &Token) -> Result<Option<sessile::store::Deleted>> {
+    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
         self.pass(Call::Delete)?;
         self.inner.delete(token)
     }
@@ -237,7 +237,7 @@ impl Store for Rig {
         self.inner.sessions_of(user, page)
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<sessile::store::Deleted>> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         self.pass(Call::Delete)?;
         self.inner.delete_session_of(user, id)
     }
