@@ -28,8 +28,10 @@
 //!    Only a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
 //!    [login](Rotation::login) follow rotations to the last successor, within the grace period, at most [`HOPS_MAX`] of
 //!    them. Neither follows a login. The token of a successor is never given out.
+mod ended_session;
 mod user_sessions;
 
+pub use ended_session::EndedSession;
 pub use user_sessions::{Page, UserSession, UserSessions};
 
 use crate::error::{Error, ErrorKind, Result};

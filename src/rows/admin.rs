@@ -10,7 +10,7 @@ use crate::admin::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
-use crate::store::{Absent, Durability, Live, Lookup};
+use crate::store::{Absent, Durability, EndedSession, Live, Lookup};
 use crate::sync::Instant;
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -38,6 +38,28 @@ impl RowPage {
     #[must_use]
     pub fn new(rows: Vec<(PublicId, Selected)>, next: Option<String>) -> Self {
         Self { rows, damaged: Vec::new(), next }
+    }
+}
+
+/// The rows that [`Rows::sweep`] has removed.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Swept {
+    /// The number of rows, those of moved ids included.
+    pub rows: usize,
+    /// The sessions among them, if they were asked for. A session whose row fails its checks has no record.
+    pub sessions: Vec<EndedSession>,
+}
+
+impl Swept {
+    /// This many rows, and the sessions among them.
+    ///
+    /// ```
+    /// assert_eq!(sessile::rows::Swept::new(1, vec![]).rows, 1);
+    /// ```
+    #[must_use]
+    pub fn new(rows: usize, sessions: Vec<EndedSession>) -> Self {
+        Self { rows, sessions }
     }
 }
 
@@ -110,14 +132,15 @@ impl<R: Rows> RowStore<R> {
             return Err(Error::new(ErrorKind::Panicked, "sweep session store")
                 .with_reason("the `progress` function panicked; the work until then is done"));
         }
-        if end.is_break() {
+        if end.is_break() && report.failed == 0 {
             report.outcome = SweepOutcome::Cancelled;
         }
         report.elapsed = began.elapsed();
         Ok(report)
     }
 
-    /// Removes rows that are over until there are no more, or until the sweep is stopped.
+    /// Removes rows that are over until there are no more, or until the sweep is stopped. A failure after the first
+    /// batch ends the sweep, and its report says so.
     fn remove_over(
         &self,
         batch: usize,
@@ -128,7 +151,15 @@ impl<R: Rows> RowStore<R> {
         while flow.is_continue() {
             // Each batch has the time limit of one call. If the answer to a batch is lost, it may have been done, so it
             // is not counted.
-            let removed = self.ask(|until| self.rows.sweep(batch, until))?;
+            let removed = match self.ask(|until| self.rows.sweep(batch, false, until)) {
+                Ok(swept) => swept.rows,
+                Err(error) if report.removed > 0 => {
+                    report.fail(error);
+                    report.outcome = SweepOutcome::Failed;
+                    return Ok(Break(()));
+                }
+                Err(error) => return Err(error),
+            };
             report.removed += removed as u64;
             self.tally.add_swept(removed as u64);
             pace.done = report.removed;
@@ -242,8 +273,8 @@ impl<R: Rows> RowStore<R> {
             }
             // Only a sweep removes the row of a moved id. It may need several batches.
             Stored::Moved(moved) if !moved.to_moved(*id).is_within_grace(now) => {
-                let removed = self.repeat(attempts, |until| self.rows.sweep(BATCH_MAX, until))?;
-                self.tally.add_swept(removed as u64);
+                let swept = self.repeat(attempts, |until| self.rows.sweep(BATCH_MAX, false, until))?;
+                self.tally.add_swept(swept.rows as u64);
             }
             Stored::Session(_) | Stored::Moved(_) => return Ok(false),
         }
