@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::id::PublicId;
 use crate::queue::Queues;
 use crate::record::Record;
-use crate::store::{Durability, EndedSession};
+use crate::store::{Durability, EndReason, EndedSession};
 use crate::sync::{Instant, Mutex};
 use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
@@ -263,7 +263,9 @@ impl Rows for MemoryRows {
             if let Some(Stored::Session(row)) = tables.rows.remove(&id)
                 && gives_sessions
             {
-                swept.sessions.push(EndedSession::over(id, Some(row.record)));
+                let is_cut_off = !row.cut_offs.stands(tables.cut_offs_of_row(&row));
+                let reason = if is_cut_off { EndReason::CutOff } else { EndReason::Expired };
+                swept.sessions.push(EndedSession::over(id, Some(row.record), reason));
             }
         }
         Ok(swept)
