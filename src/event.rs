@@ -2,6 +2,26 @@
 //!
 //! Without an observer, each failure is one line on standard error. A panic in an observer is contained: it reaches
 //! neither the request nor the store.
+//!
+//! # Which observer is told of what
+//!
+//! | the act | told to the observer of |
+//! |---|---|
+//! | what requests do: [created](Event::Created), [logged in](Event::LoggedIn), [rotated](Event::Rotated); ids that are refused; failures; [ends](Event::Ended) by [`Session::destroy`](crate::Session::destroy), an expiry setting or [`Sessions::end_session_of`](crate::Sessions::end_session_of); [cut-offs](Event::CutOff) by [`Sessions`](crate::Sessions) | the sessions: [`Sessions::with_observer`](crate::Sessions::with_observer) |
+//! | ends that no request asks for: sessions that a sweep, a [`Reaper`](crate::Reaper) or an import removes, [`Admin::delete_by_id`](crate::Admin::delete_by_id), the limit at login; events of the store as a whole | the store: [`FileStoreOptions::observer`](crate::FileStoreOptions::observer), [`RowStoreOptions::observer`](crate::rows::RowStoreOptions::observer) |
+//! | calls of [`Store`](crate::Store) itself | none: the caller has the result |
+//!
+//! Both may be the same function, which then hears of each act once. A store that
+//! [`Sessions::open`](crate::Sessions::open) opens has the observer of these sessions.
+//!
+//! - **An observer hears its own process.** What another process does, its observer hears; what the command `sessile`
+//!   does (a sweep by a timer, say) none does. A program that acts on ends sweeps by a reaper.
+//! - **Once at most.** An end is told after it was done, by the process that did it. So the end of a session is not
+//!   told if that process is killed in between, if the call failed and is not tried again, or if a server removed a
+//!   batch of a sweep and its answer was lost. A program that frees what belongs to sessions also looks for leftovers
+//!   now and then.
+//! - **No lock is held** while an observer runs, neither a session's nor a user's, so it may use the store. But the
+//!   request, the operator's call or the sweep that caused the event waits for it.
 use crate::contained::contained;
 use crate::error::Error;
 use crate::id::PublicId;

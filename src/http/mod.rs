@@ -250,6 +250,9 @@ impl Sessions {
     /// Calls `observer` for each event of a session, for logs, counters and alarms. It runs on the request's thread, so
     /// it must be short. A panic in it is contained. Without an observer, each failure is one line on standard error.
     ///
+    /// Ends that no request asks for, by a sweep say, go to the observer of the store; [`event`](crate::event) has the
+    /// list. Only a store that [`open`](Self::open) has opened has this one: the first that one of the clones gets.
+    ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
     /// use sessile::Event;
@@ -257,7 +260,7 @@ impl Sessions {
     /// # let store = FileStore::open(dir.path())?;
     /// let sessions = Sessions::new(store, Cookies::https())?.with_observer(|event| match event {
     ///     Event::Failed(error) => eprintln!("a request failed: {error}"),
-    ///     Event::Created(id) => println!("new session {id}"), // an id for logs, no secret
+    ///     Event::Created { id, .. } => println!("new session {id}"), // an id for logs, no secret
     ///     _ => {}
     /// });
     /// # let _ = sessions;
@@ -347,7 +350,8 @@ impl Sessions {
     /// had returned before this was called are ended, also those that a backup brings back later; a login that begins
     /// afterwards is not affected.
     ///
-    /// It costs one synced write, whatever the number of sessions. No [`Event::Destroyed`] is observed for them.
+    /// It costs one synced write, whatever the number of sessions. It is one event,
+    /// [`Event::CutOff`]; each session is [`Event::Ended`] when a sweep removes its record.
     ///
     /// # Errors
     ///

@@ -1145,7 +1145,7 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_public_id() {
     let mut visit = site.sessions.visit([&*header(&token)]);
     visit.set_expiry(Expiry::At(UNIX_EPOCH));
     visit.finish(200).unwrap();
-    assert_eq!(site.seen(), [Seen::Ended(id_of(&token), EndReason::Logout)]);
+    assert_eq!(site.seen(), [Seen::Ended(id_of(&token), EndReason::Expired)]);
 }
 
 /// Prints every public type, for a session whose token is known to the test.

@@ -12,7 +12,8 @@ use sessile::{
     Admin, Clock, Cookies, Durability, ErrorKind, Event, Expiry, FileStore, FileStoreOptions, PublicId,
     Record, Rotation, Saved, Session, Sessions, Store, SweepOptions, Timing, Token, Value, Verdict,
 };
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Barrier, OnceLock};
+use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -23,6 +24,7 @@ on_every_storage! {
     a_logout_of_a_session_that_is_over_has_the_earlier_reason,
     a_save_that_is_tried_again_is_observed_once,
     of_a_failed_logout_only_what_failed_is_observed_again,
+    of_logouts_at_once_one_is_observed,
 }
 
 fn digest(token: &Token) -> PublicId {
@@ -186,6 +188,27 @@ fn of_a_failed_logout_only_what_failed_is_observed_again(stage: &Stage) {
     log.check(&[format!("Ended({:?}, logout)", digest(&token))]);
 }
 
+fn of_logouts_at_once_one_is_observed(stage: &Stage) {
+    let (sessions, log) = observed(stage);
+    let others = stage.others().with_observer(log.observer());
+    for _ in 0..50 {
+        let token = stored_for(stage, "ada", &json!({ "n": 1 }));
+        let barrier = Barrier::new(3);
+        thread::scope(|scope| {
+            for sessions in [&sessions, &others] {
+                let (token, barrier) = (token.clone(), &barrier);
+                scope.spawn(move || {
+                    let mut session = sessions.session([token]);
+                    barrier.wait();
+                    session.destroy().unwrap();
+                });
+            }
+            barrier.wait();
+        });
+        log.check(&[format!("Ended({:?}, logout, of ada)", digest(&token))]);
+    }
+}
+
 /// A store whose own observer writes a log.
 struct Observed {
     store: Arc<dyn Admin>,
@@ -274,6 +297,24 @@ fn a_sweep_observes_each_session_it_removes(stage: &Observed) {
 }
 
 #[test]
+fn of_a_sweep_and_a_logout_at_once_one_is_observed() {
+    for stage in [Observed::files(), Observed::rows()] {
+        let sessions = sessions_in(Arc::clone(&stage.second)).with_observer(stage.log.observer());
+        for _ in 0..20 {
+            let saved = stage.session("ada", 10);
+            stage.clock.advance(secs(11));
+            let mut session = sessions.session([saved.token]);
+            thread::scope(|scope| {
+                scope.spawn(|| stage.store.sweep(&SweepOptions::new().cpu_percent(100)).unwrap());
+                scope.spawn(|| session.destroy().unwrap());
+            });
+            stage.store.sweep(&SweepOptions::new().cpu_percent(100)).unwrap();
+            stage.log.check(&[format!("Ended({:?}, expired, of ada)", saved.live.id)]);
+        }
+    }
+}
+
+#[test]
 fn an_operators_act_in_files_is_observed_by_the_store() {
     an_operators_act_is_observed_by_the_store(&Observed::files());
 }
@@ -319,6 +360,7 @@ fn a_session_that_a_limit_ends_is_observed_by_the_store() {
     // A login of a request.
     let requests = Log::default();
     let sessions = sessions_in(Arc::clone(&stage.store)).with_observer(requests.observer());
+    stage.clock.advance(secs(1));
     let mut session = sessions.session([]);
     session.login("ada").unwrap();
     session.save().unwrap();
