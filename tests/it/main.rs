@@ -42,6 +42,7 @@ mod redacted;
 mod restored;
 mod rows;
 mod servers;
+mod shop;
 mod step_up;
 mod store_urls;
 mod support;

@@ -2,6 +2,7 @@
 //! program. The client sends exactly the given bytes, so a test can send requests that no client library would send. No
 //! wait lasts longer than [`PATIENCE`].
 use super::cookie_jar::Jar;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -144,14 +145,17 @@ impl Response {
 
 /// A browser on one server: it sends its cookies, and stores those that it receives. Each request uses a new
 /// connection.
+#[derive(Clone)]
 pub(crate) struct Browser {
     pub(crate) server: SocketAddr,
     pub(crate) jar: Jar,
+    /// Header lines of each request, each with its CR LF.
+    pub(crate) headers: String,
 }
 
 impl Browser {
     pub(crate) fn new(server: SocketAddr) -> Self {
-        Self { server, jar: Jar::http() }
+        Self { server, jar: Jar::http(), headers: String::new() }
     }
 
     #[track_caller]
@@ -172,9 +176,12 @@ impl Browser {
         let cookie = self.jar.header().map_or_else(String::new, |cookie| format!("Cookie: {cookie}\r\n"));
         let length =
             if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let own = &self.headers;
         let mut client = Client::connect(self.server);
         client
-            .send(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{cookie}{headers}{length}\r\n{body}"))
+            .send(format!(
+                "{method} {path} HTTP/1.1\r\nHost: test\r\n{cookie}{own}{headers}{length}\r\n{body}"
+            ))
             .unwrap();
         let response = client.receive().unwrap();
         self.jar.receive(response.all("Set-Cookie"));
@@ -211,10 +218,16 @@ impl Example {
     /// The same as [`start`](Self::start), with further arguments for the program.
     #[track_caller]
     pub(crate) fn start_with(name: &str, dir: &Path, args: &[&str]) -> Self {
+        let dir = ["--dir".as_ref(), dir.as_os_str()];
+        Self::run(name, dir.into_iter().chain(args.iter().map(AsRef::as_ref)))
+    }
+
+    /// The same as [`start`](Self::start), with these arguments only.
+    #[track_caller]
+    pub(crate) fn run<'a>(name: &str, args: impl IntoIterator<Item = &'a OsStr>) -> Self {
         let program = Self::program(name);
         let mut child = Command::new(&program)
-            .args(["--port", "0", "--dir"])
-            .arg(dir)
+            .args(["--port", "0"])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
