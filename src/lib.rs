@@ -92,7 +92,7 @@ pub use crate::id::{PublicId, SessionId, Token};
 pub use crate::lifetime::{Lifetime, Renewal};
 pub use crate::reaper::{Reaper, ReaperOptions};
 pub use crate::record::{Entries, Expiry, Record, Timing};
-pub use crate::session::{Destroyed, Session};
+pub use crate::session::{Destroyed, Session, WaitOutcome};
 pub use crate::store::{
     Absent, Change, Durability, Guarantees, Live, Lookup, Moved, Page, Rotation, Saved, Store, UserSession,
     UserSessions, Verdict,

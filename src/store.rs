@@ -28,8 +28,10 @@
 //!    Only a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
 //!    [login](Rotation::login) follow rotations to the last successor, within the grace period, at most [`HOPS_MAX`] of
 //!    them. Neither follows a login. The token of a successor is never given out.
+mod poll;
 mod user_sessions;
 
+pub use poll::{POLL_INTERVAL, Poll, Polled};
 pub use user_sessions::{Page, UserSession, UserSessions};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -154,6 +156,24 @@ pub trait Store: Send + Sync {
         Err(unsupported("end a session of a user"))
     }
 
+    /// Looks whether sessions are still there, by their public ids; one thread calls it again and again, as long as a
+    /// call of [`Sessions::wait_ended`](crate::Sessions::wait_ended) waits. Answers every question that [is
+    /// due](Poll::is_due), and each of the others unless it knows that the session has not ended since it looked last.
+    /// Returns the time after which it is to be called again; [`POLL_INTERVAL`] keeps the promise that an end is
+    /// noticed within a second.
+    ///
+    /// It looks at one id each: it follows no moved id, and answers where that has moved. A record must be as new as
+    /// the last change that had returned before this call. By default [`ErrorKind::Unsupported`];
+    /// [`Poll::one_by_one`] is enough for a store that finds a session by its public id.
+    ///
+    /// # Errors
+    ///
+    /// None of the sessions could be looked at. A failure with one of them is its answer.
+    fn poll(&self, polls: &mut [Poll]) -> Result<Duration> {
+        let _ = polls;
+        Err(unsupported("wait for the end of a session"))
+    }
+
     /// Whether sessions of this lifetime, under a cookie of this name, can be kept here. Asked when
     /// [`Sessions`](crate::Sessions) is made; by default they can.
     ///
@@ -226,6 +246,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         (**self).delete_session_of(user, id)
+    }
+    fn poll(&self, polls: &mut [Poll]) -> Result<Duration> {
+        (**self).poll(polls)
     }
     fn accepts(&self, lifetime: &Lifetime, cookie_name: &str) -> Result<()> {
         (**self).accepts(lifetime, cookie_name)

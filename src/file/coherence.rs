@@ -16,7 +16,7 @@
 //! | ends | `invalidate` and `forget` |
 //!
 //! The order of these calls is the caller's part; the rules are in [`design`](crate::_documentation::design).
-use super::cut_offs::{Counter, CutOffs, View};
+use super::cut_offs::{Counter, CutOffs};
 use super::disk::Root;
 use super::generations::{Counters, Generations, Invalidated};
 use super::layout::{CUT_OFFS, GENERATIONS_PATH, SHARDS, SessionPath};
@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 // Types of this module's interface that other modules define.
-pub(super) use super::cut_offs::CutOff;
+pub(super) use super::cut_offs::{CutOff, View};
 pub(super) use super::generations::{Cause, Stamp};
 pub(super) use super::read_cache::{Cached, Found, Fresh};
 
@@ -149,6 +149,25 @@ impl Coherence {
     /// Uses the log as the last [`cut_off_view`](Self::cut_off_view) has read it.
     pub(super) fn standing(&self, record: &Record, id: &PublicId) -> Option<u64> {
         self.cut_offs.standing(record, id)
+    }
+
+    /// The counters by which a poll sees that a session may have ended; `None` if this process cannot see other
+    /// processes change them. Checks the files that all processes share, if that is due: a process that only waits
+    /// makes no other call.
+    pub(super) fn end_counters(&self) -> Option<Arc<Counters>> {
+        let now = self.clock.now_coarse();
+        if self.generations.is_check_due(now) {
+            // After an error, the counters are in no mapped file, so the poll reads every session file.
+            let _ = self.check_shared_files(now);
+        }
+        let counters = self.generations.counters();
+        counters.cut_offs().is_some().then_some(counters)
+    }
+
+    /// Whether no cut-off has ended a session that carried this number and had this user when its file was read last.
+    /// Uses the log as the last [`cut_off_view`](Self::cut_off_view) has read it.
+    pub(super) fn stands(&self, cut_off: u64, user: Option<[u8; 16]>, id: &PublicId) -> bool {
+        self.cut_offs.stands(cut_off, user, id)
     }
 
     /// Whether an entry of the log of cut-offs has ended the session, so that its file may be removed.

@@ -285,6 +285,16 @@ impl CutOffs {
         read.log.standing(record, id)
     }
 
+    /// Whether a session stands that carried this number and had this user when its file was read last. If not, its
+    /// file must be read again: a save may have carried the number of an excepted session on.
+    pub(super) fn stands(&self, cut_off: u64, user: Option<[u8; 16]>, id: &PublicId) -> bool {
+        let read = self.read.read();
+        if read.lost.is_some() {
+            return user.is_none();
+        }
+        read.log.standing_of(cut_off, || user, id).is_some()
+    }
+
     /// Whether an entry has ended a session; not if the log is lost, because a restored log may tell otherwise.
     pub(super) fn has_ended(&self, record: &Record, id: &PublicId) -> bool {
         let read = self.read.read();

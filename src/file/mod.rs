@@ -7,7 +7,7 @@
 //! `queue`, `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its invalidation
 //! (`generations`, `read_cache`, `watch`). `expiry_index` lists the sessions that may have expired, `sweep` removes
 //! expired ones, `reaper` sweeps at intervals. `user_index` lists the sessions of each user, for `user_sessions` and
-//! `login_limit`. `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are
+//! `login_limit`. `poll` looks for the ends of sessions that a program waits for. `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are
 //! for operators. This file connects the parts.
 //!
 //! Imports point down the floors that `tests/it/tidy.rs` lists. The lower modules, up to `coherence`, do not know
@@ -40,6 +40,7 @@ mod moved;
 mod open;
 mod options;
 mod permissions;
+mod poll;
 #[cfg(test)]
 #[cfg(shuttle)]
 mod proofs;
@@ -73,7 +74,7 @@ use crate::id::{PublicId, SessionId, Token};
 use crate::queue::Queues;
 use crate::record::Record;
 use crate::store::{
-    Absent, Change, Durability, Guarantees, Live, Lookup, Page, Rotation, Saved, Store, UserSessions,
+    Absent, Change, Durability, Guarantees, Live, Lookup, Page, Poll, Rotation, Saved, Store, UserSessions,
 };
 use coherence::{Coherence, Found};
 use disk::Root;
@@ -82,7 +83,7 @@ use expiry_index::ExpiryIndex;
 use root_lock::LockedRoot;
 use session_lock::SessionRef;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use user_index::UserIndex;
 
 /// Sessions in one directory of a local file system, shared by any number of threads and processes of one host.
@@ -335,6 +336,10 @@ impl Store for FileStore {
 
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         self.tally.end(self.delete_session_of_user(user, id), Option::is_some)
+    }
+
+    fn poll(&self, polls: &mut [Poll]) -> Result<Duration> {
+        self.tally.read(self.poll_files(polls))
     }
 
     fn guarantees(&self) -> Guarantees {

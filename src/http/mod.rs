@@ -87,6 +87,7 @@ pub mod rouille;
 pub mod tiny_http;
 mod user_sessions;
 mod visit;
+mod wait_ended;
 
 pub use cookie::{Cookies, SameSite};
 pub use handler::serve;
@@ -214,7 +215,7 @@ impl Sessions {
 
     fn of(store: Arc<dyn Store>, jar: Jar, lifetime: Lifetime) -> Result<Self> {
         store.accepts(&lifetime, jar.name())?;
-        let context = Context { store, lifetime, observer: Observer::default() };
+        let context = Context { store, lifetime, observer: Observer::default(), waits: Arc::default() };
         Ok(Self { context: Arc::new(context), jar: Arc::new(jar), _reaper: None })
     }
 

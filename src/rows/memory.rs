@@ -1,7 +1,7 @@
 //! Sessions in the memory of this process: the smallest back end, for tests of a program and as an example for other
 //! back ends.
 use super::row::{CutOffs, Row, Stored};
-use super::{CutOff, RowPage, RowStore, RowStoreOptions, Rows, Selected, Swap, UserRows};
+use super::{CutOff, Peeked, RowPage, RowStore, RowStoreOptions, Rows, Selected, Swap, UserRows};
 use crate::admin::Cursor;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -300,6 +300,11 @@ impl Rows for MemoryRows {
             Stored::Session(_) | Stored::Moved(_) => None,
         });
         Ok(UserRows::new(sessions.take(limit).collect(), tables.cut_offs(Some(user))))
+    }
+
+    fn peek(&self, ids: &[PublicId], _until: Instant) -> Result<Vec<Option<Peeked>>> {
+        let tables = self.tables.lock();
+        Ok(ids.iter().map(|id| tables.select(id).as_ref().map(Peeked::of)).collect())
     }
 
     fn lock(&self, id: &PublicId, until: Instant) -> Result<Option<Box<dyn Send + '_>>> {

@@ -1,7 +1,7 @@
 //! Sessions on a server: the promises of [`Store`](crate::Store), once for all databases and cache servers.
 //!
 //! A back end implements [`Rows`]: five short operations (select, insert, swap, remove, sweep), each one statement,
-//! script or transaction on the server, two for the cut-offs of users, and two that it may leave out. [`RowStore`]
+//! script or transaction on the server, two for the cut-offs of users, and three that it may leave out. [`RowStore`]
 //! makes a [`Store`](crate::Store) of them. [`MemoryRows`] is the smallest back end: sessions in this process, for
 //! tests and as an example.
 //!
@@ -35,6 +35,7 @@ mod bytes;
 mod known;
 mod memory;
 mod options;
+mod poll;
 mod pool;
 mod retry;
 mod row;
@@ -46,6 +47,7 @@ pub use admin::RowPage;
 pub use bytes::{decode, encode};
 pub use memory::{MemoryRows, MemoryStore};
 pub use options::RowStoreOptions;
+pub use poll::Peeked;
 pub use pool::Pool;
 pub use row::{CutOffs, MovedRow, Row, Stored, Tags};
 pub use store::RowStore;
@@ -181,6 +183,17 @@ pub trait Rows: Send + Sync {
     ) -> Result<UserRows> {
         let _ = (user, after, limit, until);
         Err(unsupported("list the sessions of a user"))
+    }
+
+    /// What tells whether rows have changed, without their records: for each of these ids, in their order. It is called
+    /// every 0.8 s, with up to 500 ids, while a program waits for the ends of sessions. By default it selects them one
+    /// by one.
+    ///
+    /// # Errors
+    ///
+    /// See [`Rows`].
+    fn peek(&self, ids: &[PublicId], until: Instant) -> Result<Vec<Option<Peeked>>> {
+        ids.iter().map(|id| Ok(self.select(id, until)?.as_ref().map(Peeked::of))).collect()
     }
 
     /// Waits for a lock on this id, which one process has at a time, until the returned value is dropped. It is
@@ -349,6 +362,9 @@ impl<R: Rows + ?Sized> Rows for Arc<R> {
         until: Instant,
     ) -> Result<UserRows> {
         (**self).of_user(user, after, limit, until)
+    }
+    fn peek(&self, ids: &[PublicId], until: Instant) -> Result<Vec<Option<Peeked>>> {
+        (**self).peek(ids, until)
     }
     fn lock(&self, id: &PublicId, until: Instant) -> Result<Option<Box<dyn Send + '_>>> {
         (**self).lock(id, until)

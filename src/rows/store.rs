@@ -11,12 +11,12 @@ use crate::id::{PublicId, SessionId, Token};
 use crate::queue::{Queues, Turn};
 use crate::record::{Record, user_digest};
 use crate::store::{
-    Absent, Change, Durability, Guarantees, HOPS_MAX, Live, Lookup, Page, Rotation, Saved, Store,
+    Absent, Change, Durability, Guarantees, HOPS_MAX, Live, Lookup, Page, Poll, Rotation, Saved, Store,
     UserSessions,
 };
 use crate::sync::Instant;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Sessions on a server that [`Rows`] speaks to. See the [module](super) for its rules.
 ///
@@ -404,6 +404,10 @@ impl<R: Rows> Store for RowStore<R> {
 
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         self.tally.end(self.delete_session_of_user(user, *id), Option::is_some)
+    }
+
+    fn poll(&self, polls: &mut [Poll]) -> Result<Duration> {
+        self.tally.read(self.poll_rows(polls))
     }
 
     fn guarantees(&self) -> Guarantees {

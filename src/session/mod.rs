@@ -19,7 +19,7 @@
 //!
 //! Each operation has a file: `found` (the first read), `entries` (reading and changing them), `delta` (their changes),
 //! `save`, `now` (changes that are made at once), `rotate` (login and a new id), `step_up` (the time and the device of
-//! the login), `expiry`, `destroy`; `pending_cookie` is for the response, `context` has the parts that all sessions
+//! the login), `expiry`, `destroy`; `waits` waits for the ends of sessions; `pending_cookie` is for the response, `context` has the parts that all sessions
 //! share.
 //!
 //! [`Store::update`]: crate::store::Store::update
@@ -37,6 +37,7 @@ mod pending_cookie;
 mod rotate;
 mod save;
 mod step_up;
+mod waits;
 
 pub(crate) use context::Context;
 pub use destroy::Destroyed;
@@ -44,6 +45,7 @@ pub use entries::NAME_BYTES_MAX;
 pub use forms::FLASH_MAX;
 pub(crate) use pending_cookie::PendingCookie;
 pub use rotate::USER_BYTES_MAX;
+pub use waits::WaitOutcome;
 
 use crate::error::Result;
 use crate::event::Event;

@@ -40,7 +40,7 @@ const FILE_FLOORS: [&[&str]; 15] = [
     &["FileStore"],
     &["session_lock", "limits", "emptied"],
     &["create", "read", "update", "rotate", "moved", "delete", "delete_of", "scan"],
-    &["grow", "force_delete", "admin", "sweep", "user_sessions", "login_limit"],
+    &["grow", "force_delete", "admin", "sweep", "user_sessions", "login_limit", "poll"],
     &["open"],
     &["repair"],
 ];

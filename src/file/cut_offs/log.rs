@@ -87,11 +87,20 @@ impl Log {
 
     /// The number that the session's next version carries, if no cut-off has ended the session.
     pub(super) fn standing(&self, record: &Record, id: &PublicId) -> Option<u64> {
-        let cut_off = record.login().cut_off;
+        self.standing_of(record.login().cut_off, || record.user_digest(), id)
+    }
+
+    /// The same for a session that carries the number `cut_off` and has this user.
+    pub(super) fn standing_of(
+        &self,
+        cut_off: u64,
+        user: impl FnOnce() -> Option<[u8; 16]>,
+        id: &PublicId,
+    ) -> Option<u64> {
         if self.all.is_some_and(|all| cut_off < all.number) {
             return None;
         }
-        match self.of(record) {
+        match self.of(user) {
             Some(last) if cut_off < last.number => (last.except == Some(*id)).then_some(last.number),
             _ => Some(cut_off),
         }
@@ -103,17 +112,17 @@ impl Log {
     pub(super) fn number_at_login(&self, record: &Record) -> u64 {
         let began = micros(record.login().at.unwrap_or(record.timing().created));
         let all = self.all.map(|all| (all.number, all.time));
-        let of_user = self.of(record).map(|last| (last.number, last.time));
+        let of_user = self.of(|| record.user_digest()).map(|last| (last.number, last.time));
         let later = all.into_iter().chain(of_user).filter(|(_, time)| *time >= began);
         later.map(|(number, _)| number - 1).min().unwrap_or(self.last)
     }
 
-    /// The last cut-off of a record's user.
-    fn of(&self, record: &Record) -> Option<Last> {
+    /// The last cut-off of a user.
+    fn of(&self, user: impl FnOnce() -> Option<[u8; 16]>) -> Option<Last> {
         if self.users.is_empty() {
             return None;
         }
-        self.users.get(&record.user_digest()?).copied()
+        self.users.get(&user()?).copied()
     }
 
     /// The number of the last cut-off of all; 0 if there was none.

@@ -195,7 +195,7 @@ impl Counters {
     }
 
     #[inline]
-    pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
+    pub(in crate::file) fn stamp(&self, id: &PublicId) -> Stamp {
         let at = counter_of(id);
         let counters = self.number;
         let stamp = match &self.backing {
