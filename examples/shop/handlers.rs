@@ -3,7 +3,7 @@ use crate::Shop;
 use crate::cart::Cart;
 use crate::failure::Failure;
 use crate::forms::Form;
-use crate::{html, pages, words};
+use crate::{html, live, pages, words};
 use rouille::{Request, Response, router};
 use sessile::{PublicId, Session};
 
@@ -25,6 +25,7 @@ impl Shop {
             (GET) (/devices) => { pages::devices(self, session) },
             (GET) (/confirm) => { pages::confirm(self, session, None) },
             (GET) (/status) => { pages::status(session) },
+            (GET) (/live) => { self.live(session) },
             (POST) (/login) => { log_in(request, session) },
             (POST) (/logout) => { log_out(request, session) },
             (POST) (/cart) => { add_item(request, session) },
@@ -36,6 +37,15 @@ impl Shop {
             // Files use no session.
             _ => html::asset(request).ok_or(Failure::Refused(404, "There is no page at this address."))
         )
+    }
+
+    /// The stream is no activity of the visitor, and begins when the request is over.
+    fn live(&self, session: &mut Session) -> Answer {
+        session.passive();
+        Ok(match (session.user()?, session.public_id()?) {
+            (Some(_), Some(id)) => live::stream(&self.sessions, &self.streams, id),
+            _ => live::ended(),
+        })
     }
 
     /// Ends one device of the user. The id comes from a form: a session of another user is left alone.

@@ -10,9 +10,11 @@ mod failure;
 mod forms;
 mod handlers;
 mod html;
+mod live;
 mod pages;
 mod words;
 
+use live::{STREAMS_MAX, Streams};
 use rouille::Server;
 use sessile::http::rouille::serve;
 use sessile::store_url::StoreUrl;
@@ -20,9 +22,10 @@ use sessile::{Cookies, Event, Lifetime, Reaper, ReaperOptions, Renewal, Sessions
 use std::error::Error;
 use std::ffi::OsString;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Requests that are handled at the same time.
+/// Requests that are handled at the same time, besides those that stay open.
 const WORKERS: usize = 8;
 /// The longest age of a session of a visitor who has come only once: programs that read one page leave many of them.
 const FIRST_AGE: Duration = Duration::from_secs(3600);
@@ -50,6 +53,7 @@ struct Shop {
     place: String,
     /// The largest age of a login with which the account may be closed.
     fresh: Duration,
+    streams: Arc<Streams>,
 }
 
 /// The options of the command line.
@@ -91,7 +95,8 @@ fn main() -> Result<(), Failed> {
             complain(error);
         }
     });
-    let shop = Shop { sessions, place: options.place.to_string(), fresh: options.fresh };
+    let (place, fresh) = (options.place.to_string(), options.fresh);
+    let shop = Shop { sessions, place, fresh, streams: Arc::default() };
     let server = Server::new(("127.0.0.1", options.port), move |request| {
         let response = serve(&shop.sessions, request, |request, session| shop.handle(request, session));
         html::with_security_headers(response)
@@ -99,7 +104,7 @@ fn main() -> Result<(), Failed> {
     let address = server.server_addr();
     std::thread::Builder::new().name("waker".into()).spawn(move || wake_connections(address))?;
     println!("listening on http://{address}");
-    server.pool_size(WORKERS).run();
+    server.pool_size(WORKERS + STREAMS_MAX).run();
     Ok(())
 }
 

@@ -75,7 +75,7 @@ impl Visitor {
             "<section class=\"card session\" aria-labelledby=\"session-title\">\n\
              <h2 id=\"session-title\">This session</h2>\n<dl>\n\
              <div><dt>Public id</dt><dd><code id=\"session-id\" data-id=\"{id}\" title=\"{id}\">{short}</code></dd></div>\n\
-             <div><dt>Ends</dt><dd><span id=\"session-expiry\">{}</span>, unless you come back</dd></div>\n\
+             <div><dt>Ends</dt><dd id=\"session-expiry\">{}</dd></div>\n\
              <div><dt>Kept in</dt><dd><code id=\"session-store\">{place}</code></dd></div>\n</dl>\n{live}</section>\n",
             self.expiry
         )

@@ -43,6 +43,7 @@ mod restored;
 mod rows;
 mod servers;
 mod shop;
+mod shop_live;
 mod step_up;
 mod store_urls;
 mod support;

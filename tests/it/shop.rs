@@ -125,7 +125,7 @@ fn between<'a>(text: &'a str, before: &str, behind: &str) -> Option<&'a str> {
 }
 
 /// A shop on a new store, for as long as the test runs.
-fn open(args: &[&str]) -> (Example, tempfile::TempDir) {
+pub(crate) fn open(args: &[&str]) -> (Example, tempfile::TempDir) {
     let (parent, dir) = fresh();
     (Example::start_with("shop", &dir, args), parent)
 }
@@ -178,6 +178,7 @@ fn shop_gives_no_session_to_a_visitor_without_a_form() {
     let mut browser = Browser::new(shop.server);
     for (path, status) in [
         ("/status", 200),
+        ("/live", 200),
         ("/style.css", 200),
         ("/shop.js", 200),
         ("/icon.svg", 200),
@@ -578,7 +579,8 @@ fn shop_sends_strict_headers_with_every_response() {
     let (shop, _parent) = open(&[]);
     let mut visitor = Visitor::new(&shop);
     visitor.log_in("Ada");
-    for path in ["/", "/devices", "/confirm", "/nowhere", "/status", "/style.css", "/shop.js", "/icon.svg"] {
+    let files = ["/style.css", "/shop.js", "/icon.svg"];
+    for path in ["/", "/devices", "/confirm", "/nowhere", "/status"].into_iter().chain(files) {
         let response = visitor.get(path);
         let [policy] = *response.all("Content-Security-Policy") else { panic!("{path}: {response:?}") };
         for part in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'"]
@@ -588,7 +590,7 @@ fn shop_sends_strict_headers_with_every_response() {
         assert_eq!(response.all("Referrer-Policy"), ["same-origin"], "{path}");
         assert_eq!(response.all("X-Content-Type-Options"), ["nosniff"], "{path}");
         let is_page = response.all("Content-Type") == ["text/html; charset=utf-8"];
-        let caching = if is_page || path == "/status" { "no-store" } else { "no-cache" };
+        let caching = if files.contains(&path) { "no-cache" } else { "no-store" };
         assert_eq!(response.all("Cache-Control"), [caching], "{path}");
         if is_page {
             check_small_screens(&response);

@@ -58,7 +58,28 @@ impl Client {
         heard
     }
 
-    fn receive_any(&mut self) -> io::Result<Response> {
+    /// Reads the head of a response whose body comes in chunks, now and then; see [`chunk`](Self::chunk).
+    pub(crate) fn receive_head(&mut self) -> io::Result<Response> {
+        let response = self.head()?;
+        if response.all("Transfer-Encoding") == ["chunked"] {
+            Ok(response)
+        } else {
+            Err(broken(format!("no chunks: {response:?}")))
+        }
+    }
+
+    /// Reads the next chunk of a body. The last one is empty.
+    pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let line = self.line()?;
+        let length = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
+            .map_err(|error| broken(error.to_string()))?;
+        let chunk = self.exactly(length)?;
+        let end = self.line()?;
+        if end.is_empty() { Ok(chunk) } else { Err(broken(format!("behind a chunk: {end:?}"))) }
+    }
+
+    /// Reads the status line and the headers.
+    fn head(&mut self) -> io::Result<Response> {
         let line = self.line()?;
         let status = line
             .strip_prefix("HTTP/1.")
@@ -74,7 +95,12 @@ impl Client {
                 line.split_once(':').ok_or_else(|| broken(format!("no header line: {line:?}")))?;
             headers.push((name.to_owned(), value.trim().to_owned()));
         }
-        let mut response = Response { status, headers, body: Vec::new() };
+        Ok(Response { status, headers, body: Vec::new() })
+    }
+
+    fn receive_any(&mut self) -> io::Result<Response> {
+        let mut response = self.head()?;
+        let status = response.status;
         let chunked =
             response.all("Transfer-Encoding").iter().any(|coding| coding.eq_ignore_ascii_case("chunked"));
         let length = response.all("Content-Length").first().map(|length| length.parse::<u64>());
@@ -109,17 +135,11 @@ impl Client {
     fn chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = self.line()?;
-            let length = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
-                .map_err(|error| broken(error.to_string()))?;
-            body.extend(self.exactly(length)?);
-            let end = self.line()?;
-            if !end.is_empty() {
-                return Err(broken(format!("behind a chunk: {end:?}")));
-            }
-            if length == 0 {
+            let chunk = self.chunk()?;
+            if chunk.is_empty() {
                 return Ok(body);
             }
+            body.extend(chunk);
         }
     }
 }
