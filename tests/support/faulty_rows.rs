@@ -2,7 +2,7 @@
 use crate::support::dice::Dice;
 use parking_lot::Mutex;
 use sessile::rows::{
-    CutOff, CutOffs, MemoryRows, Move, MovedRow, Row, RowPage, Rows, Selected, Stored, Swap, Tags,
+    CutOff, CutOffs, MemoryRows, Move, MovedRow, Row, RowPage, Rows, Selected, Stored, Swap, Swept, Tags,
 };
 use sessile::{Durability, Error, ErrorKind, PublicId, Result};
 use std::sync::Arc;
@@ -222,8 +222,8 @@ impl Rows for FaultyRows {
         self.write(move |rows| rows.remove(&id, until))
     }
 
-    fn sweep(&self, limit: usize, until: Instant) -> Result<usize> {
-        self.write(move |rows| rows.sweep(limit, until))
+    fn sweep(&self, limit: usize, gives_sessions: bool, until: Instant) -> Result<Swept> {
+        self.write(move |rows| rows.sweep(limit, gives_sessions, until))
     }
 
     fn import(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<bool> {
