@@ -1,6 +1,7 @@
 //! The example programs as real processes that are killed with SIGKILL and restarted. The promise: after the restart,
 //! acknowledged changes are there, under the cookie that the browser has.
-use crate::support::client::{Browser, Client, Example, PATIENCE, Response};
+use crate::shop::Visitor;
+use crate::support::client::{Browser, Example, PATIENCE, Response};
 use crate::support::cookie_jar::Jar;
 use crate::support::texts::{files_in_shards, path_of};
 use sessile::SessionId;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A new directory, and the path of a store in it that the program will create.
-fn fresh() -> (TempDir, PathBuf) {
+pub(crate) fn fresh() -> (TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("sessions");
     (parent, dir)
@@ -149,89 +150,21 @@ fn shop_removes_expired_sessions_and_goes_on() {
         "shop",
         |browser| {
             browser.jar = Jar::http();
-            check_moved_home(&browser.post("/login", &[("user", "Ada")]));
+            let mut visitor = Visitor::of(browser);
+            visitor.log_in("Ada");
+            *browser = visitor.browser;
         },
-        |browser| check_shop(browser, "nobody yet", "nothing yet"),
+        |browser| {
+            let mut visitor = Visitor::of(browser);
+            visitor.check(None, &[]);
+            *browser = visitor.browser;
+        },
     );
-}
-
-#[track_caller]
-fn check_shop(browser: &mut Browser, user: &str, cart: &str) {
-    let page = browser.get("/");
-    assert_eq!(page.status, 200);
-    assert_eq!(page.all("Content-Type"), ["text/html; charset=utf-8"]);
-    let text = page.text();
-    assert!(text.contains(&format!("<p>user: {user}</p>")), "not {user}: {text}");
-    assert!(text.contains(&format!("<p>cart: {cart}</p>")), "not {cart}: {text}");
-}
-
-#[track_caller]
-fn check_moved_home(response: &Response) {
-    assert_eq!((response.status, response.all("Location")), (303, vec!["/"]));
-}
-
-#[test]
-fn shop_keeps_user_and_cart_after_a_kill() {
-    let (_parent, dir) = fresh();
-    let shop = Example::start("shop", &dir);
-    let mut browser = Browser::new(shop.server);
-    check_shop(&mut browser, "nobody yet", "nothing yet");
-    assert_eq!(browser.jar.header(), None, "a guest that only views pages gets no session");
-    check_moved_home(&browser.post("/cart", &[("item", "apple")]));
-    let guest = browser.jar.get("shop").unwrap().to_owned();
-    check_moved_home(&browser.post("/login", &[("user", "Ada Lovelace")]));
-    let user = browser.jar.get("shop").unwrap().to_owned();
-    assert_ne!(guest, user, "a login gives a new id");
-    check_moved_home(&browser.post("/cart", &[("item", "bread")]));
-    check_shop(&mut browser, "Ada Lovelace", "apple, bread");
-    shop.kill();
-
-    let shop = Example::start("shop", &dir);
-    browser.server = shop.server;
-    check_shop(&mut browser, "Ada Lovelace", "apple, bread");
-    check_moved_home(&browser.post("/cart", &[("item", "cheese")]));
-    check_shop(&mut browser, "Ada Lovelace", "apple, bread, cheese");
-    let mut thief = Browser::new(shop.server);
-    thief.jar.put("shop", &guest);
-    check_shop(&mut thief, "nobody yet", "nothing yet");
-
-    // Another user logs in on the same browser, and gets an empty cart.
-    check_moved_home(&browser.post("/login", &[("user", "Ben")]));
-    check_shop(&mut browser, "Ben", "nothing yet");
-    let logged_out = browser.jar.get("shop").unwrap().to_owned();
-    check_moved_home(&browser.post("/logout", &[]));
-    assert_eq!(browser.jar.header(), None);
-    check_shop(&mut browser, "nobody yet", "nothing yet");
-    shop.kill();
-
-    let shop = Example::start("shop", &dir);
-    let mut thief = Browser::new(shop.server);
-    for id in [&guest, &user, &logged_out] {
-        thief.jar.put("shop", id);
-        check_shop(&mut thief, "nobody yet", "nothing yet");
-    }
-    shop.kill();
-}
-
-#[test]
-fn shop_escapes_what_visitors_type() {
-    let (_parent, dir) = fresh();
-    let shop = Example::start("shop", &dir);
-    let mut browser = Browser::new(shop.server);
-    check_moved_home(&browser.post("/login", &[("user", "<img src=x onerror=\"alert('x')\">")]));
-    check_moved_home(&browser.post("/cart", &[("item", "</p><script>alert(1)</script>")]));
-    check_moved_home(&browser.post("/cart", &[("item", "&lt; tea & \"biscuits\" 日本")]));
-    check_shop(
-        &mut browser,
-        "&lt;img src=x onerror=&quot;alert(&#39;x&#39;)&quot;&gt;",
-        "&lt;/p&gt;&lt;script&gt;alert(1)&lt;/script&gt;, &amp;lt; tea &amp; &quot;biscuits&quot; 日本",
-    );
-    assert!(!browser.get("/").text().contains("<script"));
 }
 
 /// Asserts that a response is a page that describes an error and has a link back.
 #[track_caller]
-fn check_way_back(page: &Response, status: u16) {
+pub(crate) fn check_way_back(page: &Response, status: u16) {
     assert_eq!(page.status, status, "{}", page.text());
     assert_eq!(page.all("Content-Type"), ["text/html; charset=utf-8"]);
     check_small_screens(page);
@@ -240,60 +173,9 @@ fn check_way_back(page: &Response, status: u16) {
 
 /// Asserts that the page declares its width for small screens. Otherwise a phone would render it in a tiny font.
 #[track_caller]
-fn check_small_screens(page: &Response) {
+pub(crate) fn check_small_screens(page: &Response) {
     let viewport = "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">";
     assert!(page.text().contains(viewport), "{}", page.text());
-}
-
-type Form<'a> = &'a [(&'a str, &'a str)];
-
-#[test]
-fn shop_refuses_bad_forms_and_goes_on() {
-    let (_parent, dir) = fresh();
-    let shop = Example::start("shop", &dir);
-    let mut browser = Browser::new(shop.server);
-    check_moved_home(&browser.post("/cart", &[("item", "apple")]));
-    let long = "x".repeat(201);
-    let huge = "x".repeat(5000);
-    let cases: [(&str, Form<'_>, u16); 9] = [
-        ("/cart", &[("thing", "apple")], 400),
-        ("/cart", &[("item", "")], 400),
-        ("/cart", &[("item", " \t ")], 400),
-        ("/cart", &[("item", "a"), ("item", "b")], 400),
-        ("/cart", &[("item", &long)], 400),
-        ("/cart", &[("item", &huge)], 413),
-        ("/cart", &[("item", "a"), ("more", &huge)], 413),
-        ("/login", &[("item", "apple")], 400),
-        ("/login", &[("user", "")], 400),
-    ];
-    for (path, form, status) in cases {
-        check_way_back(&browser.post(path, form), status);
-    }
-    check_way_back(&browser.post("/cart", &[]), 411);
-    check_way_back(&browser.post("/nowhere", &[("item", "a")]), 404);
-    // The body is not a form, or has no length.
-    let cookie = browser.jar.header().unwrap();
-    for (headers, body, status) in [
-        ("Content-Type: text/plain\r\nContent-Length: 6\r\n", "item=a", 400),
-        (
-            "Content-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n",
-            "6\r\nitem=a\r\n0\r\n\r\n",
-            411,
-        ),
-    ] {
-        let mut client = Client::connect(shop.server);
-        client
-            .send(format!("POST /cart HTTP/1.1\r\nHost: test\r\nCookie: {cookie}\r\n{headers}\r\n{body}"))
-            .unwrap();
-        assert_eq!(client.receive().unwrap().status, status, "{headers}");
-    }
-    check_shop(&mut browser, "nobody yet", "apple");
-    // The cart has a size limit. Items beyond it are dropped, and the others are saved.
-    for n in 1..50 {
-        check_moved_home(&browser.post("/cart", &[("item", &n.to_string())]));
-    }
-    check_way_back(&browser.post("/cart", &[("item", "one more")]), 400);
-    assert!(browser.get("/").text().contains(", 49</p>"));
 }
 
 #[test]
@@ -321,12 +203,14 @@ fn visits_and_shop_live_side_by_side_in_one_browser() {
     let mut browser = Browser::new(visits.server);
     check_visits(&mut browser, 1);
     browser.server = shop.server;
-    check_moved_home(&browser.post("/login", &[("user", "Ada")]));
+    let mut visitor = Visitor::of(&browser);
+    visitor.log_in("Ada");
+    browser.jar = visitor.browser.jar.clone();
     browser.server = visits.server;
     check_visits(&mut browser, 2);
     browser.post("/reset", &[]);
     browser.server = shop.server;
-    check_shop(&mut browser, "Ada", "nothing yet");
+    Visitor::of(&browser).check(Some("Ada"), &[]);
     visits.kill();
     shop.kill();
 }
@@ -348,23 +232,4 @@ fn both_examples_explain_themselves() {
             assert!(!dir.exists(), "--help creates no store");
         }
     }
-}
-
-#[test]
-fn shop_apologises_with_a_way_back_when_its_store_is_gone() {
-    let (_parent, dir) = fresh();
-    let shop = Example::start("shop", &dir);
-    let mut known = Browser::new(shop.server);
-    check_moved_home(&known.post("/cart", &[("item", "apple")]));
-    std::fs::remove_dir_all(&dir).unwrap();
-    // One request's session cannot be loaded, the other's cannot be created.
-    let page = known.post("/cart", &[("item", "bread")]);
-    check_way_back(&page, 500);
-    assert!(
-        !page.text().contains("failed"),
-        "the page shows the reason, which is for the operator: {}",
-        page.text()
-    );
-    check_way_back(&Browser::new(shop.server).post("/cart", &[("item", "bread")]), 500);
-    shop.kill();
 }

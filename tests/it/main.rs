@@ -43,6 +43,8 @@ mod redacted;
 mod restored;
 mod rows;
 mod servers;
+mod shop;
+mod shop_live;
 mod step_up;
 mod store_urls;
 mod support;

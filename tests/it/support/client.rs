@@ -2,6 +2,7 @@
 //! program. The client sends exactly the given bytes, so a test can send requests that no client library would send. No
 //! wait lasts longer than [`PATIENCE`].
 use super::cookie_jar::Jar;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -57,7 +58,28 @@ impl Client {
         heard
     }
 
-    fn receive_any(&mut self) -> io::Result<Response> {
+    /// Reads the head of a response whose body comes in chunks, now and then; see [`chunk`](Self::chunk).
+    pub(crate) fn receive_head(&mut self) -> io::Result<Response> {
+        let response = self.head()?;
+        if response.all("Transfer-Encoding") == ["chunked"] {
+            Ok(response)
+        } else {
+            Err(broken(format!("no chunks: {response:?}")))
+        }
+    }
+
+    /// Reads the next chunk of a body. The last one is empty.
+    pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let line = self.line()?;
+        let length = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
+            .map_err(|error| broken(error.to_string()))?;
+        let chunk = self.exactly(length)?;
+        let end = self.line()?;
+        if end.is_empty() { Ok(chunk) } else { Err(broken(format!("behind a chunk: {end:?}"))) }
+    }
+
+    /// Reads the status line and the headers.
+    fn head(&mut self) -> io::Result<Response> {
         let line = self.line()?;
         let status = line
             .strip_prefix("HTTP/1.")
@@ -73,7 +95,12 @@ impl Client {
                 line.split_once(':').ok_or_else(|| broken(format!("no header line: {line:?}")))?;
             headers.push((name.to_owned(), value.trim().to_owned()));
         }
-        let mut response = Response { status, headers, body: Vec::new() };
+        Ok(Response { status, headers, body: Vec::new() })
+    }
+
+    fn receive_any(&mut self) -> io::Result<Response> {
+        let mut response = self.head()?;
+        let status = response.status;
         let chunked =
             response.all("Transfer-Encoding").iter().any(|coding| coding.eq_ignore_ascii_case("chunked"));
         let length = response.all("Content-Length").first().map(|length| length.parse::<u64>());
@@ -108,17 +135,11 @@ impl Client {
     fn chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = self.line()?;
-            let length = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
-                .map_err(|error| broken(error.to_string()))?;
-            body.extend(self.exactly(length)?);
-            let end = self.line()?;
-            if !end.is_empty() {
-                return Err(broken(format!("behind a chunk: {end:?}")));
-            }
-            if length == 0 {
+            let chunk = self.chunk()?;
+            if chunk.is_empty() {
                 return Ok(body);
             }
+            body.extend(chunk);
         }
     }
 }
@@ -144,14 +165,17 @@ impl Response {
 
 /// A browser on one server: it sends its cookies, and stores those that it receives. Each request uses a new
 /// connection.
+#[derive(Clone)]
 pub(crate) struct Browser {
     pub(crate) server: SocketAddr,
     pub(crate) jar: Jar,
+    /// Header lines of each request, each with its CR LF.
+    pub(crate) headers: String,
 }
 
 impl Browser {
     pub(crate) fn new(server: SocketAddr) -> Self {
-        Self { server, jar: Jar::http() }
+        Self { server, jar: Jar::http(), headers: String::new() }
     }
 
     #[track_caller]
@@ -172,9 +196,12 @@ impl Browser {
         let cookie = self.jar.header().map_or_else(String::new, |cookie| format!("Cookie: {cookie}\r\n"));
         let length =
             if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let own = &self.headers;
         let mut client = Client::connect(self.server);
         client
-            .send(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{cookie}{headers}{length}\r\n{body}"))
+            .send(format!(
+                "{method} {path} HTTP/1.1\r\nHost: test\r\n{cookie}{own}{headers}{length}\r\n{body}"
+            ))
             .unwrap();
         let response = client.receive().unwrap();
         self.jar.receive(response.all("Set-Cookie"));
@@ -211,10 +238,16 @@ impl Example {
     /// The same as [`start`](Self::start), with further arguments for the program.
     #[track_caller]
     pub(crate) fn start_with(name: &str, dir: &Path, args: &[&str]) -> Self {
+        let dir = ["--dir".as_ref(), dir.as_os_str()];
+        Self::run(name, dir.into_iter().chain(args.iter().map(AsRef::as_ref)))
+    }
+
+    /// The same as [`start`](Self::start), with these arguments only.
+    #[track_caller]
+    pub(crate) fn run<'a>(name: &str, args: impl IntoIterator<Item = &'a OsStr>) -> Self {
         let program = Self::program(name);
         let mut child = Command::new(&program)
-            .args(["--port", "0", "--dir"])
-            .arg(dir)
+            .args(["--port", "0"])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
