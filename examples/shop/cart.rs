@@ -50,9 +50,4 @@ impl Cart {
             Some(cart.items.remove(place))
         })
     }
-
-    /// Empties the cart.
-    pub(crate) fn clear(session: &mut Session) -> sessile::Result<()> {
-        session.remove(ENTRY).map(drop)
-    }
 }

@@ -82,10 +82,8 @@ impl Shop {
         if !session.is_fresh(self.fresh)? {
             return Ok(Response::redirect_303("/confirm"));
         }
-        Cart::clear(session)?;
-        session.save()?;
         self.sessions.delete_of(&user, None)?;
-        // This session has ended with the others. `destroy` removes the cookie as well.
+        // This session has ended with the others, and its cart. `destroy` removes the cookie as well.
         session.destroy()?;
         session.flash("Your account is closed: the cart is empty, and all devices are logged out.")?;
         Ok(Response::redirect_303("/"))

@@ -237,8 +237,9 @@ pub(crate) fn confirm(shop: &Shop, session: &mut Session, wrong: Option<&str>) -
          <button>Confirm</button>"
     );
     let body = format!(
-        "<section class=\"card\">\n<p>Before you close your account, log in once more as <strong>{user}</strong>. \
-         Your last login is more than {} ago. (A demonstration: type the name; a site asks for the password.)</p>\n\
+        "<section class=\"card\">\n<p>You can close your account within {} after a login. Log in once more as \
+         <strong>{user}</strong>.</p>\n<p class=\"hint\">This is a demonstration: type your name. A site asks for the \
+         password.</p>\n\
          {}{}<p class=\"way-back\"><a href=\"/devices\">Back to your devices</a></p></section>\n",
         words::span(shop.fresh),
         alert.unwrap_or_default(),

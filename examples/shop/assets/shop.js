@@ -1,4 +1,5 @@
-// Refreshes the box "This session", and tells when the session was ended elsewhere. The page is complete without this.
+// Refreshes the box "This session", tells when the session was ended elsewhere, and holds back second clicks. The page
+// is complete without this.
 "use strict";
 
 const user = document.getElementById("user")?.textContent ?? null;
@@ -33,7 +34,11 @@ function connect() {
   source = new EventSource("/live");
   source.addEventListener("connected", () => show("open", "Connected"));
   source.onerror = () => {
-    if (live.dataset.state !== "ended") show("connecting", "Connecting…");
+    show("connecting", "Connecting…");
+    // The browser connects again by itself, but not after an answer that was an error.
+    if (source.readyState !== EventSource.CLOSED) return;
+    disconnect();
+    setTimeout(connect, 5000);
   };
   source.addEventListener("ended", async () => {
     disconnect();
@@ -66,3 +71,10 @@ if (live) {
   document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
   connect();
 }
+
+// A button that is pressed twice sends its form once. (Without this, the second login would make a second session.)
+document.addEventListener("submit", (event) => {
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => delete form.dataset.sent));
