@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{fs, thread};
 
 use crate::waiting::PATIENCE;
@@ -82,9 +83,17 @@ pub(crate) fn stop_on_signals(scratch: PathBuf) -> io::Result<()> {
     let mut signals = Signals::new(TERM_SIGNALS)?;
     thread::spawn(move || {
         if signals.forever().next().is_some() {
-            running().iter().for_each(|group| kill(*group));
-            // A process that is about to end may still write there: what then stays is harmless.
-            let _ = fs::remove_dir_all(&scratch);
+            // The lock is kept: no scenario starts another program.
+            let running = running();
+            running.iter().for_each(|group| kill(*group));
+            // A program that was killed, or a scenario, may still be writing there.
+            let is_gone = || fs::remove_dir_all(&scratch).is_ok() || !scratch.exists();
+            let _ = (0..100).any(|_| {
+                is_gone() || {
+                    thread::sleep(Duration::from_millis(10));
+                    false
+                }
+            });
             std::process::exit(1);
         }
     });
