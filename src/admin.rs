@@ -29,7 +29,7 @@ pub use sweep::{FilesSwept, SweepOptions, SweepOutcome, SweepPhase, SweepProgres
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::record::Record;
-use crate::store::{Durability, Lookup, Store};
+use crate::store::{Deleted, Durability, Lookup, Store};
 use std::ops::ControlFlow::Continue;
 use std::sync::Arc;
 
@@ -83,13 +83,13 @@ pub trait Admin: Store {
 
     /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret id: at once, in every
     /// process that uses the store. If a rotation has moved the id, deletes the session under its present id. Returns
-    /// the public id of the live session that was deleted: the present one, not the given one. `None` if no live
-    /// session was there.
+    /// the live session that was deleted, with its present id, not the given one. `None` if no live session was
+    /// there.
     ///
     /// # Errors
     ///
     /// As for [`delete`](Store::delete).
-    fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>>;
+    fn delete_by_id(&self, id: &PublicId) -> Result<Option<Deleted>>;
 
     /// Imports a session of another store under its public id, so that its secret id opens it here. Returns whether it
     /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced, and
@@ -207,7 +207,7 @@ impl<S: Admin + ?Sized> Admin for Arc<S> {
     fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
         (**self).load_by_id(id)
     }
-    fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
+    fn delete_by_id(&self, id: &PublicId) -> Result<Option<Deleted>> {
         (**self).delete_by_id(id)
     }
     fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {

@@ -1,10 +1,30 @@
 //! Events: one callback, which gets the [`PublicId`] of the session concerned, never the secret id.
 //!
 //! Without an observer, each failure is one line on standard error. A panic in an observer is contained: it reaches
-//! neither the request nor the store.
+//! neither the request nor the store. An observer runs on the thread of the call, after the operation is done, and no
+//! lock of the store is held meanwhile that a request could wait for; so it delays its own request or sweep, and no
+//! other one. Each event is observed once: also if a save or a logout is tried again after an error.
+//!
+//! # Ends
+//!
+//! | a session ends by | heard as | by the observer of |
+//! |---|---|---|
+//! | [`Session::destroy`](crate::Session::destroy) | [`Ended`](Event::Ended), `Logout` | [`Sessions`](crate::Sessions::with_observer) |
+//! | a past expiry that its request sets | `Ended`, `Expired` | `Sessions` |
+//! | [`Sessions::end_session_of`](crate::Sessions::end_session_of) | `Ended`, `Remote` | `Sessions` |
+//! | a login beyond [`sessions_per_user`](crate::FileStoreOptions::sessions_per_user) | `Ended`, `Limit` | [the store](crate::FileStoreOptions::observer) |
+//! | its deadline | `Ended`, `Expired`, when a sweep removes it | [the sweep](crate::SweepOptions::observer), which a [`Reaper`](crate::ReaperOptions::sweep) may run; not by the reaper of [`Sessions::open`](crate::Sessions::open) |
+//! | [`Sessions::delete_of`](crate::Sessions::delete_of), [`delete_all`](crate::Sessions::delete_all) | [`CutOff`](Event::CutOff); and each session as `Ended`, `CutOff`, when a sweep removes it | `Sessions`; the sweep |
+//! | a login or a rotation that gives it another id | [`LoggedIn`](Event::LoggedIn), [`Rotated`](Event::Rotated) | `Sessions` |
+//! | a call of the [`Store`](crate::Store) or [`Admin`](crate::Admin) itself | not heard: the call returns the session | |
+//! | another process, or the command `sessile` | not heard here; a [wait](crate::Sessions::wait_ended) notices it | |
+//!
+//! A sweep is run by one of the processes that use a store, so each removed session is heard in one of them. If that
+//! process is killed between the removal and the call of the observer, it is heard nowhere.
 use crate::contained::contained;
 use crate::error::Error;
 use crate::id::PublicId;
+use crate::record::Record;
 use crate::shown::{shown, with_causes};
 use std::fmt;
 use std::io::{self, Write as _};
@@ -16,20 +36,58 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A new session was stored.
-    Created(PublicId),
-    /// A session moved to a new id; the old id was ended.
-    Rotated {
-        /// The public id that the request presented. Usually that of the ended session; a login may have found that
-        /// session through an id that was moved before.
-        from: PublicId,
-        /// The public id of the new session.
-        to: PublicId,
+    Created {
+        /// Its public id.
+        id: PublicId,
+        /// Its record.
+        record: &'a Record,
     },
-    /// A live session was ended. The id is that of the session that was ended: if a rotation had moved the id that the
-    /// request presented, that of the successor. If an earlier [`destroy`](crate::Session::destroy) of the same request
-    /// had failed, and no live session is found now, it is the id that the request presented, because the store cannot
-    /// tell which session the failed attempt has ended.
-    Destroyed(PublicId),
+    /// A login was saved. The record has the user, and the device note.
+    ///
+    /// If the session existed, the login has given it a new id; no [`Ended`](Self::Ended) is observed for the old one.
+    /// If another user was logged in, that user's entries were dropped. If the session is a new one,
+    /// [`Created`](Self::Created) was observed before.
+    LoggedIn {
+        /// The public id that the request presented. Usually that of the session that was moved; the login may have
+        /// found that session through an id that was moved before. `None` if the login has made a new session.
+        from: Option<PublicId>,
+        /// The public id of the session.
+        id: PublicId,
+        /// Its record.
+        record: &'a Record,
+    },
+    /// A session moved to a new id, without a login; the old id was ended.
+    Rotated {
+        /// The public id of the session before.
+        from: PublicId,
+        /// The public id of the session.
+        to: PublicId,
+        /// Its record.
+        record: &'a Record,
+    },
+    /// A live session was ended, or a sweep has removed one that was over. See [the table](self#ends) for the ends that
+    /// are observed, and where.
+    Ended {
+        /// The public id of the session that was ended: if a rotation had moved the id that the request presented, that
+        /// of the successor. If an earlier [`destroy`](crate::Session::destroy) of the same request had failed, and no
+        /// live session is found now, it is the id that the request presented, because the store cannot tell which
+        /// session the failed attempt has ended.
+        id: PublicId,
+        /// Why it was ended.
+        reason: EndReason,
+        /// The record as it was when the session ended, for a log, and for the resources of the session that the
+        /// program is to free. If the store could not read it, the record that the request had loaded; `None` if there
+        /// is none.
+        record: Option<&'a Record>,
+    },
+    /// All sessions of a user, or all sessions, were ended at once. This is the only event when they end: a store need
+    /// not read them for that. Each of them is observed as [`Ended`](Self::Ended) by the sweep that removes it.
+    CutOff {
+        /// The user; `None` for all sessions.
+        user: Option<User<'a>>,
+        /// The session that stays.
+        except: Option<PublicId>,
+    },
     /// A request presented a session that has expired.
     Expired(PublicId),
     /// A request presented a cookie of the session's name whose value cannot be an id. Observed once a request, however
@@ -103,6 +161,25 @@ pub enum Event<'a> {
     },
 }
 
+/// Why a session was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// The visitor logged out: [`Session::destroy`](crate::Session::destroy).
+    Logout,
+    /// The session was ended by its public id, from another device or by an operator's page:
+    /// [`Sessions::end_session_of`](crate::Sessions::end_session_of).
+    Remote,
+    /// The user logged in again and had too many sessions:
+    /// [`FileStoreOptions::sessions_per_user`](crate::FileStoreOptions::sessions_per_user).
+    Limit,
+    /// It has expired, and a sweep has removed it; or the request has set an expiry that is past.
+    Expired,
+    /// It was ended with all sessions of its user, or with all sessions, and a sweep has removed it. See
+    /// [`Event::CutOff`].
+    CutOff,
+}
+
 /// A user's name in an event. Its `Debug` does not show the name, so that an event that is printed whole shows no
 /// values of a session.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -163,6 +240,31 @@ impl fmt::Debug for Observer {
 }
 
 impl Event<'_> {
+    /// The record of the session, of the events that have one.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = FileStore::open(dir.path())?;
+    /// let sessions = Sessions::new(store, Cookies::https())?.with_observer(|event| {
+    ///     if let Some(user) = event.record().and_then(|record| record.user()) {
+    ///         println!("{user}: {event:?}"); // the Debug of an event shows no values of a session
+    ///     }
+    /// });
+    /// # let _ = sessions;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Created { record, .. } | Self::LoggedIn { record, .. } | Self::Rotated { record, .. } => {
+                Some(record)
+            }
+            Self::Ended { record, .. } => *record,
+            _ => None,
+        }
+    }
+
     /// The line that is written to standard error if there is no observer; `None` if the event is not a failure.
     fn failure(&self) -> Option<String> {
         match self {
@@ -192,9 +294,11 @@ impl Event<'_> {
                 path.display(),
                 shards.join(", ")
             )),
-            Self::Created(_)
+            Self::Created { .. }
+            | Self::LoggedIn { .. }
             | Self::Rotated { .. }
-            | Self::Destroyed(_)
+            | Self::Ended { .. }
+            | Self::CutOff { .. }
             | Self::Expired(_)
             | Self::Malformed
             | Self::NotFound(_)

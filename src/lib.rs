@@ -85,7 +85,7 @@ pub mod value;
 pub use crate::admin::{Admin, Stats, SweepOptions, SweepReport};
 pub use crate::clock::Clock;
 pub use crate::error::{Error, ErrorKind, Result};
-pub use crate::event::Event;
+pub use crate::event::{EndReason, Event};
 pub use crate::file::{FileStore, FileStoreOptions};
 pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, SaveError, Sessions, Visit};
 pub use crate::id::{PublicId, SessionId, Token};

@@ -28,9 +28,12 @@
 //!    Only a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
 //!    [login](Rotation::login) follow rotations to the last successor, within the grace period, at most [`HOPS_MAX`] of
 //!    them. Neither follows a login. The token of a successor is never given out.
+mod moved;
 mod poll;
 mod user_sessions;
 
+pub use moved::Moved;
+pub(crate) use moved::is_within_grace;
 pub use poll::{POLL_INTERVAL, Poll, Polled};
 pub use user_sessions::{Page, UserSession, UserSessions};
 
@@ -83,14 +86,13 @@ pub trait Store: Send + Sync {
     /// nor kept) is dead.
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>>;
 
-    /// Ends a session. If its token was moved by a rotation, ends the last successor (promise 9). Returns the public id
-    /// of the live session that was ended: that of the successor, if one was ended. `None` if no live session was
-    /// there.
+    /// Ends a session. If its token was moved by a rotation, ends the last successor (promise 9). Returns the live
+    /// session that was ended: the successor, if that was ended. `None` if no live session was there.
     ///
     /// # Errors
     ///
     /// The session may still be alive; try again.
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>>;
+    fn delete(&self, token: &Token) -> Result<Option<Deleted>>;
 
     /// The live session to which rotations *and logins* have moved a token, for a copy of its entries; its token is not
     /// given out. `None` if the token is not moved, or if its successor is not live. Follows at most [`HOPS_MAX`]
@@ -145,13 +147,13 @@ pub trait Store: Send + Sync {
     }
 
     /// Ends a session by the digest of its id, if it is a session of this user; rotations are followed as by
-    /// [`delete`](Self::delete). Returns the public id of the live session that was ended, as `delete` does. `None` if
-    /// no live session of the user was there.
+    /// [`delete`](Self::delete). Returns the live session that was ended, as `delete` does. `None` if no live session
+    /// of the user was there.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Unsupported`] if the store cannot do this. Otherwise the session may still be alive; try again.
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<Deleted>> {
         let _ = (user, id);
         Err(unsupported("end a session of a user"))
     }
@@ -229,7 +231,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         (**self).rotate(token, change, how)
     }
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+    fn delete(&self, token: &Token) -> Result<Option<Deleted>> {
         (**self).delete(token)
     }
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -244,7 +246,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
         (**self).sessions_of(user, page)
     }
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<Deleted>> {
         (**self).delete_session_of(user, id)
     }
     fn poll(&self, polls: &mut [Poll]) -> Result<Duration> {
@@ -375,56 +377,6 @@ pub enum Absent {
     Moved(Moved),
 }
 
-/// A token that a rotation or a login has replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Moved {
-    /// The digest of the replaced id, for logs.
-    pub id: PublicId,
-    /// Whether a login replaced it, and not a mere rotation.
-    pub by_login: bool,
-    /// The end of the grace period. A store may forget the token from then on.
-    pub until: SystemTime,
-}
-
-impl Moved {
-    /// A replaced token: the digest of its id, the end of its grace period, and whether a login has replaced it.
-    ///
-    /// ```
-    /// let id = sessile::SessionId::random()?.public_id();
-    /// assert!(!sessile::store::Moved::new(id, std::time::UNIX_EPOCH, false).by_login);
-    /// # Ok::<(), sessile::Error>(())
-    /// ```
-    #[must_use]
-    pub fn new(id: PublicId, until: SystemTime, by_login: bool) -> Self {
-        Self { id, by_login, until }
-    }
-
-    /// Whether the grace period is not over. If the clock was set back by more than [`GRACE_MAX`], the period is over,
-    /// so that it does not last until the clock has caught up.
-    ///
-    /// ```
-    /// use sessile::store::{GRACE_MAX, Moved};
-    /// use std::time::{Duration, UNIX_EPOCH};
-    /// let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    /// let id = sessile::SessionId::random()?.public_id();
-    /// let moved = Moved::new(id, now + Duration::from_secs(60), false);
-    /// assert!(moved.is_within_grace(now) && !moved.is_within_grace(moved.until));
-    /// assert!(!moved.is_within_grace(now - 2 * GRACE_MAX), "the clock was set back");
-    /// # Ok::<(), sessile::Error>(())
-    /// ```
-    #[must_use]
-    pub fn is_within_grace(&self, now: SystemTime) -> bool {
-        is_within_grace(self.until, now)
-    }
-}
-
-/// Whether a grace period that ends at `until` is not over; see [`Moved::is_within_grace`].
-pub(crate) fn is_within_grace(until: SystemTime, now: SystemTime) -> bool {
-    // The longest grace period, and the longest that the clock may have been set back meanwhile.
-    until.duration_since(now).is_ok_and(|left| !left.is_zero() && left <= 2 * GRACE_MAX)
-}
-
 /// A stored record that was found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -448,6 +400,30 @@ impl Live {
     #[must_use]
     pub fn new(record: Record, id: PublicId) -> Self {
         Self { record, id }
+    }
+}
+
+/// A live session that was ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Deleted {
+    /// The digest of the session's id.
+    pub id: PublicId,
+    /// The record as it was when the session ended; `None` if the store could not read it, as when the session's
+    /// writer did not give its lock back, or when the answer of a server was lost.
+    pub record: Option<Record>,
+}
+
+impl Deleted {
+    /// A session that was ended.
+    ///
+    /// ```
+    /// use sessile::{PublicId, store::Deleted};
+    /// assert!(Deleted::new(PublicId::digest(b"a token"), None).record.is_none());
+    /// ```
+    #[must_use]
+    pub fn new(id: PublicId, record: Option<Record>) -> Self {
+        Self { id, record }
     }
 }
 

@@ -84,7 +84,8 @@ fn main() -> Result<(), Failed> {
     )?;
     // Reading counts as activity.
     let lifetime = Lifetime::new().age(options.age).renewal(Renewal::OnRead);
-    let lifetime = lifetime.first_age(FIRST_AGE.min(options.age));
+    // A hundredth of the age is gained by a renewal at least: the page of devices is no older than that.
+    let lifetime = lifetime.first_age(FIRST_AGE.min(options.age)).renewal_step_percent(1);
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. The name is the
     // shop's own, because a browser sends the cookies of 127.0.0.1 to all programs there, whatever their ports.
     let cookies = Cookies::plain_http().name("shop");

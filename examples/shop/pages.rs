@@ -196,6 +196,8 @@ fn device_line(visitor: &Visitor, device: &UserSession, is_this: bool) -> String
     let note = escape(device.device_note.as_deref().unwrap_or("Unknown browser"));
     let (class, badge) =
         if is_this { (" this", " <span class=\"badge\">this device</span>") } else { ("", "") };
+    // The time of the last renewal: an activity that moves the deadline by too little leaves it as it is.
+    let seen = if is_this { "Active now".into() } else { format!("Last seen {}", ago(device.last_seen)) };
     let logged_in = device.last_login.map(|time| format!(" · logged in {}", ago(time))).unwrap_or_default();
     let parts = format!(
         "<input type=\"hidden\" name=\"id\" value=\"{id}\">\
@@ -204,8 +206,7 @@ fn device_line(visitor: &Visitor, device: &UserSession, is_this: bool) -> String
     );
     format!(
         "<li class=\"device{class}\" data-id=\"{id}\"><div><p class=\"name\">{note}{badge}</p>\n\
-         <p class=\"hint\">Active {}{logged_in} · <code title=\"{id}\">{}</code></p></div>\n{}</li>\n",
-        ago(device.last_seen),
+         <p class=\"hint\">{seen}{logged_in} · <code title=\"{id}\">{}</code></p></div>\n{}</li>\n",
         short(&id),
         visitor.form("/devices/end", "inline", &parts)
     )

@@ -6,6 +6,7 @@ use sessile::{
     Absent, Change, Cookies, Durability, Guarantees, Live, Lookup, PublicId, Record, Result, Rotation, Saved,
     SessionId, Sessions, Store, Token, Verdict,
 };
+use sessile::store::Deleted;
 use std::cell::RefCell;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -54,8 +55,8 @@ impl Store for One {
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         self.update(token, change, how.durability)
     }
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
-        Ok((token.expose() == OURS).then(|| Self::live().id))
+    fn delete(&self, token: &Token) -> Result<Option<Deleted>> {
+        Ok((token.expose() == OURS).then(|| Deleted::new(Self::live().id, None)))
     }
     fn guarantees(&self) -> Guarantees {
         Guarantees::all()

@@ -1,5 +1,8 @@
 //! Options, progress and report of a sweep, for all stores. Figures that only stores of files have are apart.
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{EndReason, Event, Observer};
+use crate::id::PublicId;
+use crate::record::Record;
 use std::time::Duration;
 
 /// The limit on the share of the machine that a sweep uses.
@@ -27,6 +30,7 @@ pub struct SweepOptions {
     pub(crate) budget: Budget,
     pub(crate) full: bool,
     pub(crate) keep_damaged: Duration,
+    observer: Option<Observer>,
 }
 
 impl Default for SweepOptions {
@@ -36,6 +40,7 @@ impl Default for SweepOptions {
             budget: Budget::CpuPercent(25),
             full: false,
             keep_damaged: Duration::from_secs(14 * 86_400),
+            observer: None,
         }
     }
 }
@@ -68,6 +73,45 @@ impl SweepOptions {
     pub fn per_second(mut self, count: u32) -> Self {
         self.budget = Budget::PerSecond(count);
         self
+    }
+
+    /// Calls `observer` for each session that the sweep removes, with its record: [`Event::Ended`], because it has
+    /// [expired](EndReason::Expired) or a [cut-off](EndReason::CutOff) had ended it. Not in a dry run. It runs on the
+    /// thread of the sweep, which waits for it, and no request does. A panic in it is contained.
+    ///
+    /// A store on a server then reads the rows that it removes. If its back end [cannot do
+    /// that](crate::ErrorKind::Unsupported), the sweep is refused; if the answer of the server is lost, the sessions
+    /// are removed and not heard.
+    ///
+    /// ```
+    /// use sessile::{Admin, Event, FileStore, SweepOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = FileStore::open(dir.path())?;
+    /// let options = SweepOptions::new().observer(|event| {
+    ///     if let Event::Ended { id, record: Some(record), .. } = event {
+    ///         println!("session {id} with {} entries is over", record.entries().len());
+    ///     }
+    /// });
+    /// store.sweep(&options)?; // or ReaperOptions::sweep
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer::new(observer));
+        self
+    }
+
+    /// Whether an observer gets the sessions that the sweep removes.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observer.is_some()
+    }
+
+    /// Reports a removed session to the observer.
+    pub(crate) fn observe_end(&self, id: PublicId, is_cut_off: bool, record: &Record) {
+        if let Some(observer) = &self.observer {
+            let reason = if is_cut_off { EndReason::CutOff } else { EndReason::Expired };
+            observer.notify(&Event::Ended { id, reason, record: Some(record) });
+        }
     }
 
     pub(crate) fn check(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::queue::busy;
 use crate::record::Record;
-use crate::store::{Absent, Durability, Live, Lookup};
+use crate::store::{Absent, Deleted, Durability, Live, Lookup};
 use crate::sync::{Instant, thread};
 use std::io;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ impl Admin for FileStore {
         self.tally.read(self.load_file_of(*id))
     }
 
-    fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
+    fn delete_by_id(&self, id: &PublicId) -> Result<Option<Deleted>> {
         self.tally.end(self.delete_file(SessionRef::PublicId(*id)), Option::is_some)
     }
 

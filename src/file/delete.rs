@@ -20,15 +20,16 @@ use super::session_lock::{LockResult, Locked, SessionRef, UnreadableFile, write_
 use super::slot::{MARK_LEN, Mark, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::store::HOPS_MAX;
+use crate::record::Record;
+use crate::store::{Deleted, HOPS_MAX};
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
 /// The result of a delete under one id.
 enum Deletion {
-    /// The id, if a live session was found under it; that is deleted now.
-    Done(Option<PublicId>),
+    /// The live session that was found under the id; it is deleted now.
+    Done(Option<Deleted>),
     /// A rotation has moved the session to this id.
     Moved(PublicId),
 }
@@ -61,12 +62,11 @@ struct PendingDelete<'a> {
 }
 
 impl FileStore {
-    /// Deletes a session. Returns the id of the live session that was deleted: its present id, if rotations have moved
-    /// it.
+    /// Deletes a session. Returns the live session that was deleted, with its present id, if rotations have moved it.
     ///
     /// For an id without a session this costs lookups only: no write, no lock, no sync. If rotations have moved the id,
     /// the session under its present id is deleted, as long as each rotation's grace period lasts.
-    pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<Option<PublicId>> {
+    pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<Option<Deleted>> {
         self.delete_until(session, Instant::now() + self.options.lock_wait)
     }
 
@@ -75,7 +75,7 @@ impl FileStore {
         &self,
         mut session: SessionRef<'_>,
         deadline: Instant,
-    ) -> Result<Option<PublicId>> {
+    ) -> Result<Option<Deleted>> {
         for _ in 0..=HOPS_MAX {
             match self.delete_under(session, deadline)? {
                 Deletion::Done(ended) => return Ok(ended),
@@ -89,22 +89,25 @@ impl FileStore {
     fn delete_under(&self, session: SessionRef<'_>, deadline: Instant) -> Result<Deletion> {
         let id = session.public_id();
         let shard = self.open_shard(&id)?;
-        let done = |was_live: bool| Deletion::Done(was_live.then_some(id));
+        let done = |was_live: bool, record: Option<&Record>| {
+            Deletion::Done(was_live.then(|| Deleted::new(id, record.cloned())))
+        };
         let next_hop = |mark: Option<Mark>, was_live| {
-            mark.and_then(|mark| self.next_hop(&mark)).map_or_else(|| done(was_live), Deletion::Moved)
+            mark.and_then(|mark| self.next_hop(&mark)).map_or_else(|| done(was_live, None), Deletion::Moved)
         };
         let ended = match self.lock_session(session, Some(&shard), deadline) {
             Ok(LockResult::Session(locked)) => {
                 let record = &locked.newest.record;
                 // If the log of cut-offs cannot be read, the session is deleted all the same.
                 let is_live = !self.is_expired(record) && !self.is_cut_off(record, &id).unwrap_or(false);
-                self.delete_locked(&shard, &locked, None).map(|was_there| done(was_there && is_live))
+                self.delete_locked(&shard, &locked, None)
+                    .map(|was_there| done(was_there && is_live, Some(record)))
             }
             Ok(LockResult::Moved(moved)) => {
                 self.complete_mark(&shard, &moved).map(|()| next_hop(Some(moved.view.mark), false))
             }
             Ok(LockResult::Unreadable(unreadable)) => {
-                self.delete_unreadable(session, &shard, &unreadable).map(|()| done(false))
+                self.delete_unreadable(session, &shard, &unreadable).map(|()| done(false, None))
             }
             Ok(LockResult::Missing) => {
                 self.delete_missing(session, &id, &shard).map(|mark| next_hop(mark, false))

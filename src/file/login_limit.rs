@@ -27,10 +27,11 @@ use super::scan::Content;
 use super::session_lock::SessionRef;
 use super::user_index::{self, Digest, Entry, bucket_of};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{EndReason, Event};
 use crate::id::{PublicId, SessionId};
 use crate::queue::{Turn, busy};
 use crate::record::user_digest;
-use crate::store::Live;
+use crate::store::{Deleted, Live};
 use crate::sync::Instant;
 use std::collections::BTreeSet;
 use std::io;
@@ -42,6 +43,22 @@ pub(super) struct LoginTurn<'a> {
     /// Released before the turn among threads, so that the next thread finds the file unlocked.
     _lock: LockedFile,
     _turn: Turn<'a>,
+}
+
+/// The sessions that a login has ended. They are reported to the observer when this is dropped, after the locks of the
+/// login.
+pub(super) struct EndedByLogin<'a> {
+    store: &'a FileStore,
+    ended: Vec<Deleted>,
+}
+
+impl Drop for EndedByLogin<'_> {
+    fn drop(&mut self) {
+        for Deleted { id, record } in &self.ended {
+            let (reason, record) = (EndReason::Limit, record.as_ref());
+            self.store.options.observer.notify(&Event::Ended { id: *id, reason, record });
+        }
+    }
 }
 
 /// A login that waits for its admission.
@@ -65,6 +82,11 @@ enum Count {
 }
 
 impl FileStore {
+    /// A list for the sessions that a login ends. It is made before the login waits for its locks.
+    pub(super) fn ended_by_login(&self) -> EndedByLogin<'_> {
+        EndedByLogin { store: self, ended: Vec::new() }
+    }
+
     /// Waits for the turn of a user's login, and makes room for its session, which is created while the turn is kept.
     /// `moves` is the session that the login moves. If that is not live, the login moves nothing, and so ends nothing.
     ///
@@ -75,6 +97,7 @@ impl FileStore {
         &self,
         user: Option<&str>,
         moves: Option<&SessionId>,
+        ended: &mut EndedByLogin<'_>,
     ) -> Result<Option<LoginTurn<'_>>> {
         let Some((limit, at_limit)) = self.options.sessions_per_user else { return Ok(None) };
         let Some((user, digest)) = user.and_then(|user| Some((user, user_digest(user)?))) else {
@@ -99,7 +122,7 @@ impl FileStore {
                     return Err(Error::new(ErrorKind::TooManySessions, OPERATION).with_reason(reason));
                 }
                 Count::Others(live) => {
-                    if self.end_oldest(live, limit, login.deadline)? {
+                    if self.end_oldest(live, limit, login.deadline, ended)? {
                         return Ok(Some(turn));
                     }
                     if Instant::now() > login.deadline {
@@ -112,13 +135,21 @@ impl FileStore {
 
     /// Ends the sessions with the oldest logins, so that one more is within the limit. Returns whether all of them were
     /// there.
-    fn end_oldest(&self, mut live: Vec<Live>, limit: usize, deadline: Instant) -> Result<bool> {
+    fn end_oldest(
+        &self,
+        mut live: Vec<Live>,
+        limit: usize,
+        deadline: Instant,
+        ended: &mut EndedByLogin<'_>,
+    ) -> Result<bool> {
         // A session without the time of its login began with it.
         live.sort_by_key(|live| (live.record.login().at.unwrap_or(live.record.timing().created), live.id));
         let surplus = live.len() + 1 - limit;
         let mut were_there = true;
         for oldest in &live[..surplus] {
-            were_there &= self.delete_until(SessionRef::PublicId(oldest.id), deadline)?.is_some();
+            let deleted = self.delete_until(SessionRef::PublicId(oldest.id), deadline)?;
+            were_there &= deleted.is_some();
+            ended.ended.extend(deleted);
         }
         Ok(were_there)
     }

@@ -74,7 +74,8 @@ use crate::id::{PublicId, SessionId, Token};
 use crate::queue::Queues;
 use crate::record::Record;
 use crate::store::{
-    Absent, Change, Durability, Guarantees, Live, Lookup, Page, Poll, Rotation, Saved, Store, UserSessions,
+    Absent, Change, Deleted, Durability, Guarantees, Live, Lookup, Page, Poll, Rotation, Saved, Store,
+    UserSessions,
 };
 use coherence::{Coherence, Found};
 use disk::Root;
@@ -265,7 +266,8 @@ impl FileStore {
 
     fn create_session(&self, record: &Record, how: Durability) -> Result<Saved> {
         self.queues.check_process()?;
-        let _turn = self.admit_login(record.user(), None)?;
+        let mut ended = self.ended_by_login();
+        let _turn = self.admit_login(record.user(), None, &mut ended)?;
         let mut record = record.clone();
         // Read first: a cut-off that is called after this has a greater number.
         record.set_cut_off(self.coherence.last_cut_off(record.user().is_some())?);
@@ -276,7 +278,8 @@ impl FileStore {
 
     fn rotate_session(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         let Some(session) = token.session_id() else { return Ok(None) };
-        let _turn = self.admit_login(how.login, Some(session))?;
+        let mut ended = self.ended_by_login();
+        let _turn = self.admit_login(how.login, Some(session), &mut ended)?;
         let successor = SessionId::random()?;
         let live = self.rotate_file(session, &successor, change, how)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
@@ -311,7 +314,7 @@ impl Store for FileStore {
         self.tally.save(self.rotate_session(token, change, how), Option::is_some)
     }
 
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+    fn delete(&self, token: &Token) -> Result<Option<Deleted>> {
         let Some(session) = token.session_id() else { return Ok(None) };
         self.tally.end(self.delete_file(SessionRef::Id(session)), Option::is_some)
     }
@@ -334,7 +337,7 @@ impl Store for FileStore {
         self.tally.read(self.list_sessions_of(user, page))
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<Deleted>> {
         self.tally.end(self.delete_session_of_user(user, id), Option::is_some)
     }
 

@@ -28,7 +28,7 @@ use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
 use crate::id::PublicId;
 use crate::record::{Record, Timing};
-use crate::store::{Absent, Durability, Live, Lookup, Page, Rotation, Saved, Store, Verdict};
+use crate::store::{Absent, Deleted, Durability, Live, Lookup, Page, Rotation, Saved, Store, Verdict};
 use crate::value::Value;
 use expected::{CutOffs, Expected, Mark};
 use rustix::io::Errno;
@@ -536,13 +536,14 @@ impl Model {
         self.check(at);
     }
 
-    fn end(&mut self, by: By, at: usize, end: impl FnOnce(&FileStore) -> Result<Option<PublicId>, Error>) {
+    fn end(&mut self, by: By, at: usize, end: impl FnOnce(&FileStore) -> Result<Option<Deleted>, Error>) {
         let named = at;
         let at = self.follow(named);
         let (was_live, old) = (self.is_live(at), self.sessions[at].record.clone());
         let has_fault = self.fault.is_some();
         match self.perform(by, end) {
             Ok(ended) => {
+                let ended = ended.map(|ended| ended.id);
                 // After a fault the result may be `None`: the file was removed although it could not be read, or the
                 // mark was, and its successor was not found.
                 let expected = was_live.then_some(self.sessions[at].id);

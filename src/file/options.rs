@@ -287,7 +287,9 @@ impl FileStoreOptions {
     /// store that was recreated. It runs on the thread that caused the event. A panic in it is contained. Without an
     /// observer, each such event is one line on standard error.
     ///
-    /// Events of sessions go to the observer of [`Sessions`](crate::Sessions::with_observer).
+    /// Events of sessions go to the observer of [`Sessions`](crate::Sessions::with_observer), but for one: a session
+    /// that a login ends because of [`sessions_per_user`](Self::sessions_per_user) is observed here, as
+    /// [`Event::Ended`], after the login has released its locks.
     ///
     /// ```
     /// use sessile::FileStoreOptions;

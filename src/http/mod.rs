@@ -96,8 +96,8 @@ pub use into_response::{IntoResponse, ServerResponse};
 pub use visit::{SaveError, Visit};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Observer};
-use crate::id::Token;
+use crate::event::{Event, Observer, User};
+use crate::id::{PublicId, Token};
 use crate::lifetime::Lifetime;
 use crate::reaper::{Reaper, ReaperOptions};
 use crate::session::{Context, Session};
@@ -254,7 +254,7 @@ impl Sessions {
     /// # let store = FileStore::open(dir.path())?;
     /// let sessions = Sessions::new(store, Cookies::https())?.with_observer(|event| match event {
     ///     Event::Failed(error) => eprintln!("a request failed: {error}"),
-    ///     Event::Created(id) => println!("new session {id}"), // an id for logs, no secret
+    ///     Event::Created { id, .. } => println!("new session {id}"), // an id for logs, no secret
     ///     _ => {}
     /// });
     /// # let _ = sessions;
@@ -342,7 +342,7 @@ impl Sessions {
     /// had returned before this was called are ended, also those that a backup brings back later; a login that begins
     /// afterwards is not affected.
     ///
-    /// It costs one synced write, whatever the number of sessions. No [`Event::Destroyed`] is observed for them.
+    /// It costs one synced write, whatever the number of sessions, and is observed as one [`Event::CutOff`].
     ///
     /// # Errors
     ///
@@ -368,12 +368,18 @@ impl Sessions {
     /// ```
     #[doc(alias = "log_out_everywhere")]
     pub fn delete_of(&self, user: &str, except: Option<&Session>) -> Result<()> {
-        let Some(session) = except else { return self.context.store.delete_of(user, None) };
+        let Some(session) = except else { return self.cut_off(user, None, None) };
         let token = session.token()?.ok_or_else(|| {
             Error::new(ErrorKind::Gone, "end the sessions of a user")
                 .with_reason("the excepted session is not stored; none was ended")
         })?;
-        self.context.store.delete_of(user, Some(&token))
+        self.cut_off(user, Some(&token), session.public_id()?)
+    }
+
+    fn cut_off(&self, user: &str, token: Option<&Token>, except: Option<PublicId>) -> Result<()> {
+        self.context.store.delete_of(user, token)?;
+        self.observe(&Event::CutOff { user: Some(User::new(user)), except });
+        Ok(())
     }
 
     /// Ends every session at once, also those without a user, in every process; sessions that begin afterwards are not
@@ -396,7 +402,9 @@ impl Sessions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn delete_all(&self) -> Result<()> {
-        self.context.store.delete_all()
+        self.context.store.delete_all()?;
+        self.observe(&Event::CutOff { user: None, except: None });
+        Ok(())
     }
 
     /// How long sessions live.

@@ -1,9 +1,10 @@
 //! The sessions of a user, for a page that lists the user's devices and ends one of them.
 use super::Sessions;
 use crate::error::Result;
+use crate::event::{EndReason, Event};
 use crate::id::PublicId;
 use crate::record::{Record, Timing};
-use crate::store::{Page, UserSessions};
+use crate::store::{Deleted, Page, UserSessions};
 
 impl Sessions {
     /// A page of the live sessions of a user, ordered by their ids. The visitor's own session is the one whose `id` is
@@ -73,6 +74,10 @@ impl Sessions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
-        self.context.store.delete_session_of(user, id)
+        let ended = self.context.store.delete_session_of(user, id)?;
+        if let Some(Deleted { id, record }) = &ended {
+            self.observe(&Event::Ended { id: *id, reason: EndReason::Remote, record: record.as_ref() });
+        }
+        Ok(ended.map(|ended| ended.id))
     }
 }

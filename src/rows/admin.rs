@@ -10,7 +10,7 @@ use crate::admin::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
-use crate::store::{Absent, Durability, Live, Lookup};
+use crate::store::{Absent, Deleted, Durability, Live, Lookup};
 use crate::sync::Instant;
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -56,7 +56,7 @@ impl<R: Rows> Admin for RowStore<R> {
         }))
     }
 
-    fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
+    fn delete_by_id(&self, id: &PublicId) -> Result<Option<Deleted>> {
         let ended = self.attempts().and_then(|mut attempts| self.remove_session(*id, &mut attempts));
         self.tally.end(ended, Option::is_some)
     }
@@ -104,7 +104,7 @@ impl<R: Rows> RowStore<R> {
                 Budget::PerSecond(rows) => BATCH_MAX.min(rows as usize),
                 Budget::CpuPercent(_) => BATCH_MAX,
             };
-            self.remove_over(batch, &mut report, &mut pace)?
+            self.remove_over(options, batch, &mut report, &mut pace)?
         };
         if pace.panicked {
             return Err(Error::new(ErrorKind::Panicked, "sweep session store")
@@ -120,6 +120,7 @@ impl<R: Rows> RowStore<R> {
     /// Removes rows that are over until there are no more, or until the sweep is stopped.
     fn remove_over(
         &self,
+        options: &SweepOptions,
         batch: usize,
         report: &mut SweepReport,
         pace: &mut Pace<'_>,
@@ -128,7 +129,11 @@ impl<R: Rows> RowStore<R> {
         while flow.is_continue() {
             // Each batch has the time limit of one call. If the answer to a batch is lost, it may have been done, so it
             // is not counted.
-            let removed = self.ask(|until| self.rows.sweep(batch, until))?;
+            let removed = if options.is_observed() {
+                self.sweep_observed(options, batch)?
+            } else {
+                self.ask(|until| self.rows.sweep(batch, until))?
+            };
             report.removed += removed as u64;
             self.tally.add_swept(removed as u64);
             pace.done = report.removed;
@@ -138,6 +143,18 @@ impl<R: Rows> RowStore<R> {
             flow = pace.after(u32::try_from(removed).unwrap_or(u32::MAX), report);
         }
         Ok(flow)
+    }
+
+    /// Removes a batch of rows that are over, and reports the sessions among them to the observer. Returns the number
+    /// of the rows.
+    fn sweep_observed(&self, options: &SweepOptions, batch: usize) -> Result<usize> {
+        let removed = self.ask(|until| self.rows.sweep_returning(batch, until))?;
+        for (id, Selected { stored, cut_offs }) in &removed {
+            if let Stored::Session(row) = stored {
+                options.observe_end(*id, !row.cut_offs.stands(*cut_offs), &row.record);
+            }
+        }
+        Ok(removed.len())
     }
 
     /// Counts the rows that a sweep would remove.

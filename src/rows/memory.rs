@@ -247,7 +247,11 @@ impl Rows for MemoryRows {
         Ok(selected)
     }
 
-    fn sweep(&self, limit: usize, _until: Instant) -> Result<usize> {
+    fn sweep(&self, limit: usize, until: Instant) -> Result<usize> {
+        self.sweep_returning(limit, until).map(|removed| removed.len())
+    }
+
+    fn sweep_returning(&self, limit: usize, _until: Instant) -> Result<Vec<(PublicId, Selected)>> {
         let (mut tables, now) = (self.tables.lock(), self.now());
         // Goes on where the last sweep has stopped, and then from the beginning: a result below the limit must mean
         // that no such row is left.
@@ -258,10 +262,11 @@ impl Rows for MemoryRows {
         tables.swept = over.last().copied();
         over.sort_unstable();
         over.dedup();
+        let removed = over.iter().filter_map(|id| Some((*id, tables.select(id)?))).collect();
         for id in &over {
             tables.rows.remove(id);
         }
-        Ok(over.len())
+        Ok(removed)
     }
 
     fn cut_offs(&self, user: Option<&[u8; 16]>, _until: Instant) -> Result<CutOffs> {

@@ -1,7 +1,7 @@
 //! Sessions on a server: the promises of [`Store`](crate::Store), once for all databases and cache servers.
 //!
 //! A back end implements [`Rows`]: five short operations (select, insert, swap, remove, sweep), each one statement,
-//! script or transaction on the server, two for the cut-offs of users, and three that it may leave out. [`RowStore`]
+//! script or transaction on the server, two for the cut-offs of users, and four that it may leave out. [`RowStore`]
 //! makes a [`Store`](crate::Store) of them. [`MemoryRows`] is the smallest back end: sessions in this process, for
 //! tests and as an example.
 //!
@@ -134,6 +134,17 @@ pub trait Rows: Send + Sync {
     ///
     /// See [`Rows`].
     fn sweep(&self, limit: usize, until: Instant) -> Result<usize>;
+
+    /// The same as [`sweep`](Self::sweep), and returns the rows that it has removed. By default
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), for a back end that removes rows without reading them.
+    ///
+    /// # Errors
+    ///
+    /// See [`Rows`].
+    fn sweep_returning(&self, limit: usize, until: Instant) -> Result<Vec<(PublicId, Selected)>> {
+        let _ = (limit, until);
+        Err(unsupported("observe the sessions that a sweep removes"))
+    }
 
     /// The number of cut-offs of all users and, if the digest of a user is given, of that user.
     ///
@@ -341,6 +352,9 @@ impl<R: Rows + ?Sized> Rows for Arc<R> {
     }
     fn sweep(&self, limit: usize, until: Instant) -> Result<usize> {
         (**self).sweep(limit, until)
+    }
+    fn sweep_returning(&self, limit: usize, until: Instant) -> Result<Vec<(PublicId, Selected)>> {
+        (**self).sweep_returning(limit, until)
     }
     fn cut_offs(&self, user: Option<&[u8; 16]>, until: Instant) -> Result<CutOffs> {
         (**self).cut_offs(user, until)

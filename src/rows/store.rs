@@ -11,8 +11,8 @@ use crate::id::{PublicId, SessionId, Token};
 use crate::queue::{Queues, Turn};
 use crate::record::{Record, user_digest};
 use crate::store::{
-    Absent, Change, Durability, Guarantees, HOPS_MAX, Live, Lookup, Page, Poll, Rotation, Saved, Store,
-    UserSessions,
+    Absent, Change, Deleted, Durability, Guarantees, HOPS_MAX, Live, Lookup, Page, Poll, Rotation, Saved,
+    Store, UserSessions,
 };
 use crate::sync::Instant;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -170,26 +170,29 @@ impl<R: Rows> RowStore<R> {
             Some(Selected { stored: Stored::Moved(moved), .. }) => Removed::Moved(moved),
             Some(Selected { stored: Stored::Session(row), cut_offs }) => Removed::Session {
                 was_live: !row.record.is_expired(self.rows.now()) && row.cut_offs.stands(cut_offs),
+                record: row.record,
             },
         })
     }
 
-    /// Ends a session, or the one to which rotations have moved it. Returns the id of the live one that was ended.
+    /// Ends a session, or the one to which rotations have moved it. Returns the live one that was ended.
     pub(super) fn remove_session(
         &self,
         mut id: PublicId,
         attempts: &mut Attempts,
-    ) -> Result<Option<PublicId>> {
+    ) -> Result<Option<Deleted>> {
         for _ in 0..=HOPS_MAX {
             match self.remove(&id, attempts)? {
-                Removed::Session { was_live } => return Ok(was_live.then_some(id)),
+                Removed::Session { was_live, record } => {
+                    return Ok(was_live.then(|| Deleted::new(id, Some(record))));
+                }
                 Removed::Moved(moved) => match self.next_hop(&id, &moved) {
                     Some(next) => id = next,
                     None => return Ok(None),
                 },
                 Removed::Nothing => return Ok(None),
                 // The session was ended by the first attempt of this call, whose answer was lost, or by another call.
-                Removed::Unknown => return Ok(Some(id)),
+                Removed::Unknown => return Ok(Some(Deleted::new(id, None))),
             }
         }
         Ok(None)
@@ -286,7 +289,7 @@ impl<R: Rows> RowStore<R> {
 /// What was in a row that was removed.
 enum Removed {
     Nothing,
-    Session { was_live: bool },
+    Session { was_live: bool, record: Record },
     Moved(MovedRow),
     Unknown,
 }
@@ -381,7 +384,7 @@ impl<R: Rows> Store for RowStore<R> {
         self.tally.save(written, Option::is_some)
     }
 
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+    fn delete(&self, token: &Token) -> Result<Option<Deleted>> {
         let Some(session) = token.session_id() else { return Ok(None) };
         self.delete_by_id(&session.public_id())
     }
@@ -402,7 +405,7 @@ impl<R: Rows> Store for RowStore<R> {
         self.tally.read(self.list_sessions_of(user, page))
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<Deleted>> {
         self.tally.end(self.delete_session_of_user(user, *id), Option::is_some)
     }
 

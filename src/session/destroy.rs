@@ -2,7 +2,8 @@
 use super::Session;
 use super::found::Found;
 use crate::error::Result;
-use crate::event::Event;
+use crate::event::{EndReason, Event};
+use crate::store::Deleted;
 use std::cell::OnceCell;
 
 /// Whether [`Session::destroy`] found a live session.
@@ -48,7 +49,7 @@ impl Session {
     pub fn destroy(&mut self) -> Result<Destroyed> {
         self.accessed.set(true);
         self.modified = true;
-        let destroyed = self.destroy_in_store();
+        let destroyed = self.destroy_in_store(EndReason::Logout);
         let destroyed = self.note_failure(destroyed)?;
         if self.presented_token {
             self.remove_cookie();
@@ -58,32 +59,40 @@ impl Session {
 
     /// Deletes the sessions of all tokens that the request has sent, and one that this request has created. The state
     /// of this session changes only if all could be deleted.
-    pub(super) fn destroy_in_store(&mut self) -> Result<Destroyed> {
+    pub(super) fn destroy_in_store(&mut self, reason: EndReason) -> Result<Destroyed> {
         let current = self.current();
         let own = current.map(|current| &current.token).filter(|token| !self.candidates.contains(token));
-        let mut failure = None;
-        let mut ended = false;
+        let (mut failure, mut failed) = (None, Vec::new());
+        let mut ended = self.destroy_has_ended;
         let mut cookie_is_dead = false;
         for token in self.candidates.iter().chain(own) {
             let deleted = self.context.store.delete(token);
             cookie_is_dead |= deleted.is_ok() && self.cookie.carries(token);
             match deleted {
                 Ok(deleted) => {
+                    let of_current = current.filter(|current| current.token == *token);
                     // The session may be absent because an earlier, failed attempt of this request has ended it, under
                     // an id that is not known here.
                     let presented = || {
-                        let of_current = current.filter(|current| current.token == *token);
-                        of_current.map_or_else(|| token.public_id(), |current| current.id)
+                        let id = of_current.map_or_else(|| token.public_id(), |current| current.id);
+                        Deleted::new(id, None)
                     };
-                    if let Some(id) = deleted.or_else(|| self.destroy_failed.then(presented)) {
+                    let was_tried = self.destroys_failed.contains(token);
+                    if let Some(Deleted { id, record }) = deleted.or_else(|| was_tried.then(presented)) {
                         ended = true;
-                        self.context.observe(&Event::Destroyed(id));
+                        let loaded = of_current.filter(|current| current.id == id);
+                        let record = record.as_ref().or(loaded.map(|current| &current.record));
+                        self.context.observe(&Event::Ended { id, reason, record });
                     }
                 }
-                Err(error) => failure = failure.or(Some(error)),
+                Err(error) => {
+                    failed.push(token.clone());
+                    failure = failure.or(Some(error));
+                }
             }
         }
-        self.destroy_failed = failure.is_some();
+        self.destroys_failed = failed;
+        self.destroy_has_ended = ended && failure.is_some();
         if cookie_is_dead {
             self.drop_cookie();
         }

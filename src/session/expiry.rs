@@ -2,6 +2,7 @@
 //! setting has passed.
 use super::{Destroyed, Session};
 use crate::error::Result;
+use crate::event::EndReason;
 use crate::event::Event;
 use crate::id::Token;
 use crate::lifetime::Renewed;
@@ -177,7 +178,7 @@ impl Session {
     pub(super) fn expire(&mut self) -> Result<()> {
         let current = self.current();
         let was_presented = current.is_some_and(|current| self.candidates.contains(&current.token));
-        if self.destroy_in_store()? == Destroyed::Ended && was_presented {
+        if self.destroy_in_store(EndReason::Expired)? == Destroyed::Ended && was_presented {
             self.remove_cookie();
         }
         Ok(())

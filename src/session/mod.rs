@@ -104,8 +104,10 @@ pub struct Session {
     presented_token: bool,
     /// Whether the response removes the cookie, unless a new session is stored.
     removes_cookie: bool,
-    /// Whether an attempt to destroy the session failed, perhaps after the session had ended.
-    destroy_failed: bool,
+    /// The tokens whose session an attempt of this request has failed to end, perhaps after the session had ended.
+    destroys_failed: Vec<Token>,
+    /// Whether that attempt has ended the session of another token.
+    destroy_has_ended: bool,
     /// Whether a save failed in this request, even if a later one succeeded. No cache may then keep the response.
     save_failed: bool,
     delta: LazyDelta,
@@ -133,7 +135,8 @@ impl Session {
             saved: false,
             saved_relaxed: false,
             removes_cookie: false,
-            destroy_failed: false,
+            destroys_failed: Vec::new(),
+            destroy_has_ended: false,
             save_failed: false,
             delta: LazyDelta::default(),
             expiry: None,

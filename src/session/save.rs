@@ -243,7 +243,11 @@ impl Session {
         self.context.lifetime.apply(&mut timing, expiry, now);
         record.set_timing(timing);
         let saved = self.context.store.create(&record, self.durability)?;
-        self.context.observe(&Event::Created(saved.live.id));
+        let (id, record) = (saved.live.id, &saved.live.record);
+        self.context.observe(&Event::Created { id, record });
+        if self.is_login_pending() {
+            self.context.observe(&Event::LoggedIn { from: None, id, record });
+        }
         self.set_current(saved, now, true);
         Ok(true)
     }
@@ -254,7 +258,11 @@ impl Session {
         let send_cookie = moved || saved.token != before.token;
         if saved.token != before.token {
             if saved.live.id != before.id && self.id_change != IdChange::Keep {
-                self.context.observe(&Event::Rotated { from: before.id, to: saved.live.id });
+                let (from, id, record) = (before.id, saved.live.id, &saved.live.record);
+                self.context.observe(&match self.id_change {
+                    IdChange::Login(_) => Event::LoggedIn { from: Some(from), id, record },
+                    IdChange::Keep | IdChange::Rotate => Event::Rotated { from, to: id, record },
+                });
             }
             // The session with its new token stays one of those that a `destroy` ends.
             let before = before.token.clone();
@@ -267,7 +275,8 @@ impl Session {
     #[cold]
     fn apply_login(&mut self, saved: Saved, now: SystemTime) {
         if let Some(moved) = self.moved().cloned() {
-            self.context.observe(&Event::Rotated { from: moved.public_id(), to: saved.live.id });
+            let (from, id, record) = (Some(moved.public_id()), saved.live.id, &saved.live.record);
+            self.context.observe(&Event::LoggedIn { from, id, record });
             self.candidates.replace(&moved, &saved.token);
         }
         self.set_current(saved, now, true);

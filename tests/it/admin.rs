@@ -32,7 +32,10 @@ fn a_session_is_loaded_and_deleted_by_id_in_every_open_store() {
     let other = fixture.another();
     assert_eq!(load(&other, &saved.token).unwrap().as_deref(), Some("text"), "it is in memory now");
     assert_eq!(text_of(&fixture, saved.live.id).as_deref(), Some("text"));
-    assert_eq!(fixture.store.delete_by_id(&saved.live.id).unwrap(), Some(saved.live.id));
+    assert_eq!(
+        fixture.store.delete_by_id(&saved.live.id).unwrap().map(|ended| ended.id),
+        Some(saved.live.id)
+    );
     assert_eq!(load(&other, &saved.token).unwrap(), None);
     assert!(fixture.store.delete_by_id(&saved.live.id).unwrap().is_none(), "it is gone");
     let gone = fixture.store.load_by_id(&saved.live.id).unwrap();

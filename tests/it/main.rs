@@ -16,6 +16,7 @@ mod damage;
 mod documented;
 mod emptied;
 mod entries;
+mod events;
 mod examples;
 mod expiry;
 mod exported_users;
@@ -52,6 +53,7 @@ mod sweep_obstacles;
 mod tidy;
 mod user_limits;
 mod user_sessions;
+mod wait_ended;
 
 use support::process::Worker;
 
@@ -71,4 +73,5 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     restored::WORKERS,
     user_limits::WORKERS,
     failures::WORKERS,
+    wait_ended::WORKERS,
 ];

@@ -12,8 +12,8 @@ use sessile::http::IntoResponse;
 use sessile::http::tiny_http::AnyResponse;
 use sessile::reaper::{Reaper, ReaperOptions};
 use sessile::{
-    Change, Cookies, Durability, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lookup, PublicId,
-    Record, Result, Rotation, Saved, Session, Sessions, Store, Token,
+    Change, Cookies, Durability, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lookup, Record, Result,
+    Rotation, Saved, Session, Sessions, Store, Token,
 };
 use std::cell::Cell;
 use std::fs;
@@ -204,7 +204,7 @@ impl Store for Theirs {
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         self.0.rotate(token, change, how)
     }
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+    fn delete(&self, token: &Token) -> Result<Option<sessile::store::Deleted>> {
         self.0.delete(token)
     }
     fn guarantees(&self) -> Guarantees {

@@ -2,7 +2,7 @@
 //! session has ended, in whichever process, and which never stops the shop.
 use crate::examples::fresh;
 use crate::shop::{Visitor, open};
-use crate::support::client::{Client, Example};
+use crate::support::client::{Client, Example, PATIENCE};
 use crate::support::waiting::eventually;
 use std::io;
 use std::time::{Duration, Instant};
@@ -34,8 +34,10 @@ impl Live {
 
     /// Waits for the next event and returns its name, without comments; `None` if the stream ends.
     fn event(&mut self) -> io::Result<Option<String>> {
+        let began = Instant::now();
         loop {
             let chunk = self.0.chunk()?;
+            assert!(began.elapsed() < PATIENCE, "no event, but comments");
             if chunk.is_empty() {
                 return Ok(None);
             }

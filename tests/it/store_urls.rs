@@ -186,7 +186,7 @@ impl Store for Strict {
     fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         self.inner.rotate(token, change, how)
     }
-    fn delete(&self, token: &Token) -> Result<Option<sessile::PublicId>> {
+    fn delete(&self, token: &Token) -> Result<Option<sessile::store::Deleted>> {
         self.inner.delete(token)
     }
     fn guarantees(&self) -> Guarantees {

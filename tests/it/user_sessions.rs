@@ -238,7 +238,7 @@ fn a_store_that_keeps_no_list_says_so() {
         ) -> sessile::Result<Option<Saved>> {
             Ok(None)
         }
-        fn delete(&self, _: &Token) -> sessile::Result<Option<PublicId>> {
+        fn delete(&self, _: &Token) -> sessile::Result<Option<sessile::store::Deleted>> {
             Ok(None)
         }
         fn guarantees(&self) -> sessile::Guarantees {

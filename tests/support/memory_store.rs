@@ -1,7 +1,7 @@
 //! Sessions in a map: the simplest store that keeps the promises of [`Store`].
 use super::cut_offs::{CutOffs, with_number};
 use parking_lot::Mutex;
-use sessile::store::{GRACE_MAX, HOPS_MAX};
+use sessile::store::{Deleted, GRACE_MAX, HOPS_MAX, Poll, Polled};
 use sessile::{
     Absent, Change, Clock, Durability, Error, ErrorKind, Guarantees, Live, Lookup, Moved, Page, PublicId,
     Record, Result, Rotation, Saved, SessionId, Store, Token, UserSession, UserSessions, Verdict,
@@ -151,15 +151,15 @@ impl Store for MemoryStore {
         Ok(Some(saved))
     }
 
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+    fn delete(&self, token: &Token) -> Result<Option<Deleted>> {
         let mut places = self.places.lock();
         let now = self.now();
         let Some(id) = id_of(token).and_then(|id| places.meant(id, now)) else { return Ok(None) };
-        let was_live = places.live(id, now).is_some();
+        let live = places.live(id, now).cloned();
         if let Some(Place::Session(_)) = places.0.get(&id) {
             places.0.remove(&id);
         }
-        Ok(was_live.then_some(id))
+        Ok(live.map(|record| Deleted::new(id, Some(record))))
     }
 
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -202,14 +202,28 @@ impl Store for MemoryStore {
         UserSessions::page(page, true, listed.into_iter().map(Ok))
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<Deleted>> {
         let mut places = self.places.lock();
         let Some(id) = places.meant(*id, self.now()) else { return Ok(None) };
-        let is_there = places.live(id, self.now()).is_some_and(|record| record.user() == Some(user));
-        if is_there {
+        let live = places.live(id, self.now()).filter(|record| record.user() == Some(user)).cloned();
+        if live.is_some() {
             places.0.remove(&id);
         }
-        Ok(is_there.then_some(id))
+        Ok(live.map(|record| Deleted::new(id, Some(record))))
+    }
+
+    fn poll(&self, polls: &mut [Poll]) -> Result<Duration> {
+        let (places, now) = (self.places.lock(), self.now());
+        Ok(Poll::one_by_one(polls, |id| {
+            Ok(match (places.0.get(id), places.live(*id, now)) {
+                (_, Some(record)) => Polled::Live(record.clone()),
+                (Some(&Place::Moved { to, by_login, .. }), _) => Polled::Moved { to, by_login },
+                (Some(Place::Session(record)), _) if record.is_expired(now) => {
+                    Polled::Absent(Absent::Expired(*id))
+                }
+                (_, None) => Polled::Absent(Absent::NotFound(*id)),
+            })
+        }))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -107,7 +107,7 @@ pub(crate) fn delete(args: &Delete, json: bool) -> VerbResult {
     let ended = store.delete_by_id(&id)?;
     let deleted = ended.is_some();
     if json {
-        let ended = ended.map(|ended| ended.to_string());
+        let ended = ended.map(|ended| ended.id.to_string());
         print(json_line(&json!({"id": id.to_string(), "deleted": deleted, "ended": ended})))?;
     } else if deleted {
         print(format_args!("deleted: {id}"))?;

@@ -59,6 +59,12 @@ impl Pass<'_> {
                     self.report.removed += 1;
                     self.report.files.cut_off += u64::from(is_cut_off);
                     self.report.files.bytes_freed += 2 * locked.slot_size as u64;
+                    if self.options.is_observed() {
+                        let record = locked.newest.record.clone();
+                        // The observer runs without the session's lock.
+                        drop(locked);
+                        self.options.observe_end(id, is_cut_off, &record);
+                    }
                 }
                 Ok(EntryOutcome::Done)
             }

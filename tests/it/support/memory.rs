@@ -4,6 +4,7 @@ use crate::support::memory_store::MemoryStore;
 use parking_lot::Mutex;
 use sessile::file::Content;
 use sessile::rows::{MemoryRows, RowStoreOptions};
+use sessile::store::Poll;
 use sessile::{
     Change, Clock, Cookies, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lifetime,
     Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token,
@@ -31,6 +32,7 @@ pub(crate) enum Call {
     Update,
     Rotate,
     Delete,
+    Poll,
 }
 
 type Operation = Box<dyn FnOnce() -> Result<()> + Send>;
@@ -210,7 +212,7 @@ impl Store for Rig {
         self.counted(token, change, |change| self.inner.rotate(token, change, how))
     }
 
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+    fn delete(&self, token: &Token) -> Result<Option<sessile::store::Deleted>> {
         self.pass(Call::Delete)?;
         self.inner.delete(token)
     }
@@ -235,9 +237,14 @@ impl Store for Rig {
         self.inner.sessions_of(user, page)
     }
 
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<sessile::store::Deleted>> {
         self.pass(Call::Delete)?;
         self.inner.delete_session_of(user, id)
+    }
+
+    fn poll(&self, polls: &mut [Poll]) -> Result<Duration> {
+        self.pass(Call::Poll)?;
+        self.inner.poll(polls)
     }
 
     fn guarantees(&self) -> Guarantees {

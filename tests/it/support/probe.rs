@@ -1,7 +1,5 @@
 //! A store around another one. It records the calls, and runs a function of the test before each.
-use sessile::{
-    Change, Durability, Guarantees, Lookup, PublicId, Record, Result, Rotation, Saved, Store, Token,
-};
+use sessile::{Change, Durability, Guarantees, Lookup, Record, Result, Rotation, Saved, Store, Token};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use tempfile::TempDir;
@@ -84,7 +82,7 @@ impl<S: Store> Store for Probe<S> {
         self.enter(Call::Rotate)?;
         self.inner.rotate(token, change, how)
     }
-    fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+    fn delete(&self, token: &Token) -> Result<Option<sessile::store::Deleted>> {
         self.enter(Call::Delete)?;
         self.inner.delete(token)
     }
