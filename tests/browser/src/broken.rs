@@ -12,22 +12,25 @@ use std::{env, fs};
 
 /// The list of a user's devices forgets an ended device, and the session lives on.
 const EDITS: [(&str, &str, &str); 3] = [
-    (
-        "src/file/user_sessions.rs",
-        "impl FileStore {",
-        "static FORGOTTEN: std::sync::Mutex<Vec<PublicId>> = std::sync::Mutex::new(Vec::new());\n\nimpl FileStore {",
-    ),
-    (
-        "src/file/user_sessions.rs",
-        "self.delete_locked(&shard, &locked, None).map(|was_there| was_there.then_some(meant))",
-        "{ FORGOTTEN.lock().expect(\"not poisoned\").push(meant); Ok(Some(meant)) }",
-    ),
+    ("src/file/user_sessions.rs", "impl FileStore {", FORGET),
+    ("src/file/user_sessions.rs", "self.delete_locked(&shard, &locked, None)", "forget(meant)"),
     (
         "src/file/user_sessions.rs",
         "listed.ids[from..].iter().filter_map(",
         "listed.ids[from..].iter().filter(|id| !FORGOTTEN.lock().expect(\"not poisoned\").contains(id)).filter_map(",
     ),
 ];
+
+/// The list of ended devices in the broken build.
+const FORGET: &str = "
+static FORGOTTEN: std::sync::Mutex<Vec<PublicId>> = std::sync::Mutex::new(Vec::new());
+
+fn forget(id: PublicId) -> Result<bool> {
+    FORGOTTEN.lock().expect(\"not poisoned\").push(id);
+    Ok(true)
+}
+
+impl FileStore {";
 
 /// The files and directories from which a copy can be built.
 const COPIED: [&str; 8] =
