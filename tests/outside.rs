@@ -248,7 +248,7 @@ fn every_link_within_a_document_leads_to_one_of_its_headings() {
 }
 
 /// Directories that the published package does not contain.
-const REPOSITORY_ONLY: [&str; 3] = ["fuzz", "tests/powercut", "benches/peers"];
+const REPOSITORY_ONLY: [&str; 4] = ["fuzz", "tests/browser", "tests/powercut", "benches/peers"];
 
 /// Whether the path that a document names exists, from the top of the repository or from `src/file`.
 fn is_there(path: &str) -> bool {
