@@ -216,6 +216,13 @@ impl Browser {
         self.call("a key", self.client().perform_actions(keys));
     }
 
+    /// Lets no request of the pages through whose address matches the pattern.
+    #[track_caller]
+    pub(crate) fn block(&self, pattern: &str) {
+        self.chromium("Network.enable", json!({}));
+        self.chromium("Network.setBlockedURLs", json!({ "urls": [pattern] }));
+    }
+
     /// A command of Chromium's own protocol.
     #[track_caller]
     pub(crate) fn chromium(&self, command: &'static str, parameters: Value) {

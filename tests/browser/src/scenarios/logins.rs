@@ -2,7 +2,7 @@
 use super::{Scenarios, scenarios};
 use crate::browser::Browser;
 use crate::http;
-use crate::pages::{CONFIRM, LOGIN, LOGOUT};
+use crate::pages::{CONFIRM, Device, END_OTHERS, LOGIN, LOGOUT};
 use crate::shop::Shop;
 use crate::stage::Stage;
 
@@ -90,8 +90,9 @@ fn a_login_pressed_twice_one_after_the_other_keeps_the_cart(stage: &Stage<'_>) {
 
 fn a_logout_beside_a_login_ends_the_session_before_both(stage: &Stage<'_>) {
     let user = stage.user();
-    let shop = stage.shop(&[]);
-    let browser = stage.browser();
+    let (shop, there) = (stage.shop(&[]), stage.shop(&[]));
+    let (browser, witness) = (stage.browser(), stage.browser());
+    witness.log_in(&there, &user);
     for _ in 0..4 {
         browser.log_in(&shop, &user);
         let before = browser.session_id();
@@ -114,5 +115,10 @@ fn a_logout_beside_a_login_ends_the_session_before_both(stage: &Stage<'_>) {
             browser.submit(LOGOUT, &[]);
             browser.check_user(None);
         }
+        // The session of a login whose answer the browser did not keep is on the list, which ends it.
+        if witness.devices().len() > 1 {
+            witness.submit(END_OTHERS, &[]);
+        }
+        assert_eq!(witness.listed(), [Device { id: witness.session_id(), is_this: true }]);
     }
 }

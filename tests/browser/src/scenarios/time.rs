@@ -30,6 +30,8 @@ fn a_page_that_polls_is_logged_out_when_its_time_is_over(stage: &Stage<'_>) {
     }
     let polls = left.script(POLLS, &[]);
     assert!(polls.as_u64() >= Some(1), "the page has polled {polls} times");
+    // The open page has found out by itself.
+    left.await_live("ended");
     left.follow("a[href='/devices']");
     left.go_back_from_error();
     left.check_user(None);
