@@ -42,6 +42,7 @@ mod redacted;
 mod restored;
 mod rows;
 mod servers;
+mod sqlite;
 mod step_up;
 mod store_urls;
 mod support;
@@ -67,6 +68,7 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     processes::WORKERS,
     reaper::WORKERS,
     restored::WORKERS,
+    sqlite::WORKERS,
     user_limits::WORKERS,
     failures::WORKERS,
 ];

@@ -105,6 +105,11 @@ impl Connection {
         self.sql.as_ref().expect("it is open")
     }
 
+    #[cfg(test)]
+    pub(super) fn sql_mut(&mut self) -> &mut rusqlite::Connection {
+        self.sql.as_mut().expect("it is open")
+    }
+
     #[cold]
     fn failure(&self, error: rusqlite::Error) -> Error {
         let operation = match self.role {

@@ -30,10 +30,9 @@ fn meaning(error: ffi::Error, path: &Path) -> (ErrorKind, Option<&'static str>) 
             ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied,
             _,
         ) => (ErrorKind::Permissions, None),
-        (ErrorCode::CannotOpen, _) if super::place::is_denied(path) => (
-            ErrorKind::Permissions,
-            Some("this process may not write to the file, to one of those beside it, or to its directory"),
-        ),
+        (ErrorCode::CannotOpen, _) if super::place::is_denied(path) => {
+            (ErrorKind::Permissions, Some(super::place::DENIED))
+        }
         (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => (
             ErrorKind::DurabilityUnknown,
             Some("nothing was changed yet, but the change may be there after a power cut"),

@@ -208,6 +208,8 @@ impl SqliteOptions {
             place::make(&path)?;
         }
         place::check_files(&path, self.keep_modes, &self.observer)?;
+        // SQLite would open the file for reading only.
+        place::check_rights(&path)?;
         let until = Instant::now() + self.rows.longest_wait();
         let rows = SqliteRows::new(path, Statements::new(&prefix), self.clock, self.connections);
         rows.writer.with(until, |connection| match self.create {

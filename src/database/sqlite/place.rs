@@ -127,6 +127,15 @@ pub(super) fn check_files(path: &Path, keep_modes: bool, observer: &Observer) ->
     Ok(())
 }
 
+/// Refuses files that this process cannot write to.
+pub(super) fn check_rights(path: &Path) -> Result<()> {
+    if is_denied(path) { Err(refused(path, DENIED.to_owned())) } else { Ok(()) }
+}
+
+/// The reason of an error if this process lacks a right.
+pub(super) const DENIED: &str =
+    "this process may not write to the file, to one of those beside it, or to its directory";
+
 /// Whether this process lacks the right to write to the file, or to make files beside it.
 pub(super) fn is_denied(path: &Path) -> bool {
     let lacks = |path: &Path, rights| {
