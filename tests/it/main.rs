@@ -10,6 +10,7 @@ mod coherence;
 mod command;
 mod command_care;
 mod command_list;
+mod command_sqlite;
 mod contract;
 mod cookie_races;
 mod damage;

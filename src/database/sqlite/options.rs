@@ -182,8 +182,28 @@ impl SqliteOptions {
     /// share. [`ErrorKind::NewerFormat`] for tables of a newer version, [`ErrorKind::Corrupt`] for a file that is no
     /// database, [`ErrorKind::NotASessionStore`], without [`create`](Self::create), if there is none.
     pub fn open(self, path: impl AsRef<Path>) -> Result<SqliteStore> {
-        let prefix = self.checked_prefix()?;
         self.rows.check()?;
+        let options = self.rows.clone();
+        options.open(self.open_rows(path)?)
+    }
+
+    /// As [`open`](Self::open), but only the rows: for a [`RowStore`](crate::rows::RowStore) that a program makes
+    /// itself, or a layer of its own between the two.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    ///
+    /// ```
+    /// use sessile::database::SqliteOptions;
+    /// use sessile::rows::RowStoreOptions;
+    /// # let dir = tempfile::tempdir()?;
+    /// let rows = SqliteOptions::new().open_rows(dir.path().join("sessions.db"))?;
+    /// let store = RowStoreOptions::new().open(rows)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_rows(self, path: impl AsRef<Path>) -> Result<SqliteRows> {
+        let prefix = self.checked_prefix()?;
         let refuse = |reason: String| Err(Error::new(ErrorKind::Config, "open a store").with_reason(reason));
         if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
             return refuse(format!(
@@ -216,7 +236,7 @@ impl SqliteOptions {
             true => connection.make_tables(&rows.statements, until),
             false => connection.check_tables(&rows.statements, until),
         })?;
-        self.rows.open(rows)
+        Ok(rows)
     }
 }
 
