@@ -12,9 +12,7 @@ mod tests;
 pub use options::SqliteOptions;
 
 use crate::clock::Clock;
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::rows::{Pool, RowStore};
 use crate::store::Durability;
 use crate::sync::Instant;
@@ -149,10 +147,16 @@ impl SqliteRows {
             let number =
                 |text| connection.number(text).map(|number| u64::try_from(number).unwrap_or_default());
             let mut damage = Vec::new();
-            connection.each("PRAGMA quick_check(20)", &[], |row| {
+            let checked = connection.each("PRAGMA quick_check(20)", &[], |row| {
                 damage.extend(row.get::<_, String>(0).ok().filter(|text| text != "ok"));
                 Ok(true)
-            })?;
+            });
+            match checked {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    damage.push("it cannot be read whole".into())
+                }
+                checked => checked?,
+            }
             Ok(SqliteExamination {
                 path: self.path.to_path_buf(),
                 journal_mode: connection.text("PRAGMA journal_mode")?,

@@ -28,13 +28,18 @@ pub(super) struct Statements {
     pub(super) cut_offs: String,
     pub(super) last_cut_off: String,
     pub(super) cut_off: String,
+    pub(super) make_stale: String,
+    pub(super) sweeps: Sweeps,
+}
+
+/// The statements of sweeps.
+pub(super) struct Sweeps {
     pub(super) due: String,
     pub(super) stale: String,
-    pub(super) make_stale: String,
     pub(super) make_swept: String,
     pub(super) cut_off_of_user: String,
     pub(super) cut_off_of_all: String,
-    pub(super) sweep: String,
+    pub(super) remove: String,
 }
 
 /// The statements that make the tables. `due` and `owner` are indexed; the exact deadline is not, because most saves
@@ -89,7 +94,6 @@ impl Statements {
         );
         let stands = format!("s.cut_user >= {of_owner} AND s.cut_all >= {of_all}");
         let seen = format!("s.id = ?1 AND s.tag = ?2 AND {stands}");
-        let first = format!("UPDATE {p}cutoffs SET stale");
         Self {
             schema: schema(prefix),
             has_schema: format!(
@@ -129,19 +133,24 @@ impl Statements {
                 "INSERT INTO {p}cutoffs AS c (owner, n, at, stale) VALUES (?1, 1, ?2, 1) \
                  ON CONFLICT (owner) DO UPDATE SET n = c.n + 1, at = max(c.at, excluded.at), stale = c.stale + 1"
             ),
-            due: format!(
-                "SELECT s.id FROM {p}sessions AS s WHERE s.due <= ?1 AND s.deadline <= ?1 ORDER BY s.due LIMIT ?2"
+            make_stale: format!(
+                "UPDATE {p}cutoffs SET stale = stale + 1 WHERE owner IN (?1, {ALL}) AND n > 0"
             ),
+            sweeps: Sweeps::new(p, &stands),
+        }
+    }
+}
+
+impl Sweeps {
+    fn new(p: &str, stands: &str) -> Self {
+        let ids = format!("SELECT s.id FROM {p}sessions AS s WHERE");
+        Self {
+            due: format!("{ids} s.due <= ?1 AND s.deadline <= ?1 ORDER BY s.due LIMIT ?2"),
             stale: format!("SELECT owner, n, stale FROM {p}cutoffs WHERE stale > 0"),
-            make_stale: format!("{first} = stale + 1 WHERE owner IN (?1, {ALL}) AND n > 0"),
-            make_swept: format!("{first} = 0 WHERE owner = ?1 AND stale = ?2"),
-            cut_off_of_user: format!(
-                "SELECT s.id FROM {p}sessions AS s WHERE s.owner = ?1 AND s.cut_user < ?2 LIMIT ?3"
-            ),
-            cut_off_of_all: format!(
-                "SELECT s.id FROM {p}sessions AS s WHERE s.cut_all < ?2 AND s.moved_to IS NULL AND ?1 = ?1 LIMIT ?3"
-            ),
-            sweep: format!(
+            make_swept: format!("UPDATE {p}cutoffs SET stale = 0 WHERE owner = ?1 AND stale = ?2"),
+            cut_off_of_user: format!("{ids} s.owner = ?1 AND s.cut_user < ?2 LIMIT ?3"),
+            cut_off_of_all: format!("{ids} s.cut_all < ?2 AND s.moved_to IS NULL AND ?1 = ?1 LIMIT ?3"),
+            remove: format!(
                 "DELETE FROM {p}sessions AS s \
                  WHERE s.id = ?1 AND (s.deadline <= ?2 OR s.moved_to IS NULL AND NOT ({stands}))"
             ),

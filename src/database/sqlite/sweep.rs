@@ -24,7 +24,7 @@ struct Stale {
 impl SqliteRows {
     /// Removes at most `limit` rows that are over.
     pub(super) fn sweep_rows(&self, limit: usize, until: Instant) -> Result<usize> {
-        let due = &self.statements.due;
+        let due = &self.statements.sweeps.due;
         let mut removed =
             self.remove_found(limit, until, |connection, limit, now| ids(connection, due, &[&now, &limit]))?;
         if removed >= limit {
@@ -32,7 +32,7 @@ impl SqliteRows {
         }
         for Stale { owner, number, stale } in self.read(until, |connection| self.stale(connection))? {
             let is_all = owner == ALL_USERS;
-            let statements = &self.statements;
+            let statements = &self.statements.sweeps;
             let find = if is_all { &statements.cut_off_of_all } else { &statements.cut_off_of_user };
             removed += self.remove_found(limit - removed, until, |connection, limit, _| {
                 ids(connection, find, &[&owner, &number, &limit])
@@ -77,7 +77,7 @@ impl SqliteRows {
             connection.transaction(until, || {
                 let mut removed = 0;
                 for id in ids {
-                    removed += connection.execute(&self.statements.sweep, &[id, &now])?;
+                    removed += connection.execute(&self.statements.sweeps.remove, &[id, &now])?;
                 }
                 Ok(Some(removed))
             })
@@ -87,7 +87,7 @@ impl SqliteRows {
 
     fn stale(&self, connection: &Connection) -> Result<Vec<Stale>> {
         let mut all = Vec::new();
-        connection.each(&self.statements.stale, &[], |row| {
+        connection.each(&self.statements.sweeps.stale, &[], |row| {
             let column = |at| row.get_ref(at).ok()?.as_i64().ok();
             let owner = row.get_ref(0).ok().and_then(|owner| owner.as_blob().ok().map(<[u8]>::to_vec));
             if let (Some(owner), Some(number), Some(stale)) = (owner, column(1), column(2)) {

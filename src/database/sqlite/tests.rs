@@ -192,12 +192,12 @@ fn sweeps_and_lists_go_by_an_index_and_sort_nothing() {
     let (_dir, _, store) = opened();
     let statements = Arc::clone(&store.rows().statements);
     for (statement, index) in [
-        (&statements.due, "sessions_due (due<?)"),
+        (&statements.sweeps.due, "sessions_due (due<?)"),
         (&statements.of_user, "sessions_owner (owner=? AND id>?)"),
-        (&statements.cut_off_of_user, "sessions_owner (owner=?)"),
+        (&statements.sweeps.cut_off_of_user, "sessions_owner (owner=?)"),
         (&statements.select, "PRIMARY KEY (id=?)"),
         (&statements.scan, "PRIMARY KEY (id>?)"),
-        (&statements.sweep, "PRIMARY KEY (id=?)"),
+        (&statements.sweeps.remove, "PRIMARY KEY (id=?)"),
     ] {
         let plan = with_writer(&store, |connection| {
             let mut prepared =
