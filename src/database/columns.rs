@@ -160,7 +160,7 @@ mod tests {
 
     const NOW: SystemTime = UNIX_EPOCH;
 
-    fn found<'a>(columns: &'a Columns, now: (i64, i64)) -> Found<'a> {
+    fn found(columns: &Columns, now: (i64, i64)) -> Found<'_> {
         Found {
             tag: columns.tag,
             tags: &columns.tags,

@@ -185,8 +185,8 @@ impl Life {
         match store.load(last).unwrap() {
             Lookup::Live(live) => {
                 assert!(!self.has_ended, "an acknowledged end is undone");
-                let (version, least) = (versions::of(&live.record), self.version);
-                assert!((least..=least + 1).contains(&version), "{version}, acknowledged was {least}");
+                let (version, acknowledged) = (versions::of(&live.record), self.version);
+                assert!((acknowledged..=acknowledged + 1).contains(&version), "{version}, of {acknowledged}");
                 // The session still works, and its end is final.
                 assert!(store.update(last, &mut versions::next(10), Durability::Relaxed).unwrap().is_some());
                 assert!(store.delete(last).unwrap().is_some());

@@ -32,7 +32,9 @@ fn file_in(dir: &TempDir) -> PathBuf {
 fn record(user: Option<&str>) -> Record {
     let now = SystemTime::now();
     let mut record = Record::new(now, now + HOUR);
-    user.into_iter().for_each(|user| record.set_user(user).unwrap());
+    if let Some(user) = user {
+        record.set_user(user).unwrap();
+    }
     record.insert("n", &Value::new(&0_u64).unwrap()).unwrap();
     record
 }
@@ -268,10 +270,10 @@ fn the_file_and_those_beside_it_are_private() {
     assert!(path.exists() && !files[1].exists());
     let open = |keep_modes| {
         let events = Arc::new(Mutex::new(Vec::new()));
-        let observed = Arc::clone(&events);
+        let seen = Arc::clone(&events);
         let observer = move |event: &Event<'_>| {
             if let Event::MadePrivate { count, writable, .. } = event {
-                observed.lock().push((*count, *writable));
+                seen.lock().push((*count, *writable));
             }
         };
         let opened = SqliteOptions::new().keep_modes(keep_modes).observer(observer).open(&path);

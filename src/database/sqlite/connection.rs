@@ -80,7 +80,7 @@ impl Connection {
         };
         // The name had this file before and after it was opened.
         connection.check_name()?;
-        connection.waiting(until, || connection.set_up())?;
+        waiting(until, || connection.set_up())?;
         Ok(connection)
     }
 
@@ -187,20 +187,6 @@ impl Connection {
         Ok(found)
     }
 
-    /// Runs `run` again while other processes are in its way, until there is no time left.
-    pub(super) fn waiting<T>(&self, until: Instant, run: impl Fn() -> Result<T>) -> Result<T> {
-        let mut pause = PAUSE.0;
-        loop {
-            match run() {
-                Err(error) if error.kind() == ErrorKind::Busy && Instant::now() + pause < until => {
-                    thread::sleep(jittered(pause));
-                    pause = (pause * 2).min(PAUSE.1);
-                }
-                result => return result,
-            }
-        }
-    }
-
     /// Sets whether the commits from now on are synced.
     pub(super) fn set_durability(&self, how: Durability) -> Result<()> {
         let is_safe = how != Durability::Relaxed;
@@ -219,7 +205,7 @@ impl Connection {
         until: Instant,
         run: impl FnOnce() -> Result<Option<T>>,
     ) -> Result<Option<T>> {
-        self.waiting(until, || self.execute("BEGIN IMMEDIATE", &[]))?;
+        waiting(until, || self.execute("BEGIN IMMEDIATE", &[]))?;
         let open = Open(self);
         let done = run()?;
         if done.is_some() {
@@ -235,7 +221,7 @@ impl Connection {
     ///
     /// [`ErrorKind::NewerFormat`] for tables of a newer version.
     pub(super) fn make_tables(&self, statements: &Statements, until: Instant) -> Result<()> {
-        if self.waiting(until, || self.version(statements))?.is_none() {
+        if waiting(until, || self.version(statements))?.is_none() {
             self.transaction(until, || {
                 if self.version(statements)?.is_none() {
                     self.batch(&statements.schema)?;
@@ -248,7 +234,7 @@ impl Connection {
 
     /// Refuses a database without the tables.
     pub(super) fn check_tables(&self, statements: &Statements, until: Instant) -> Result<()> {
-        match self.waiting(until, || self.version(statements))? {
+        match waiting(until, || self.version(statements))? {
             Some(_) => Ok(()),
             None => Err(Error::new(ErrorKind::NotASessionStore, "open session database")
                 .with_path(&self.path)
@@ -271,6 +257,20 @@ impl Connection {
                 format!("its tables are of version {newer}; this version of the library knows {VERSION}"),
             ),
             other => refuse(ErrorKind::Corrupt, format!("its tables have the version {other}")),
+        }
+    }
+}
+
+/// Runs `run` again while other processes are in its way, until there is no time left.
+pub(super) fn waiting<T>(until: Instant, run: impl Fn() -> Result<T>) -> Result<T> {
+    let mut pause = PAUSE.0;
+    loop {
+        match run() {
+            Err(error) if error.kind() == ErrorKind::Busy && Instant::now() + pause < until => {
+                thread::sleep(jittered(pause));
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            result => return result,
         }
     }
 }

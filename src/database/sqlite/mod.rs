@@ -16,7 +16,7 @@ use crate::error::{ErrorKind, Result};
 use crate::rows::{Pool, RowStore};
 use crate::store::Durability;
 use crate::sync::Instant;
-use connection::Connection;
+use connection::{Connection, waiting};
 use statements::Statements;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl SqliteRows {
     fn read<T>(&self, until: Instant, run: impl Fn(&Connection) -> Result<T>) -> Result<T> {
         self.readers.with(until, |connection| {
             self.check_name_at_times(connection)?;
-            connection.waiting(until, || run(connection))
+            waiting(until, || run(connection))
         })
     }
 
@@ -153,7 +153,7 @@ impl SqliteRows {
             });
             match checked {
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    damage.push("it cannot be read whole".into())
+                    damage.push("it cannot be read whole".into());
                 }
                 checked => checked?,
             }

@@ -232,9 +232,12 @@ impl SqliteOptions {
         place::check_rights(&path)?;
         let until = Instant::now() + self.rows.longest_wait();
         let rows = SqliteRows::new(path, Statements::new(&prefix), self.clock, self.connections);
-        rows.writer.with(until, |connection| match self.create {
-            true => connection.make_tables(&rows.statements, until),
-            false => connection.check_tables(&rows.statements, until),
+        rows.writer.with(until, |connection| {
+            if self.create {
+                connection.make_tables(&rows.statements, until)
+            } else {
+                connection.check_tables(&rows.statements, until)
+            }
         })?;
         Ok(rows)
     }

@@ -1,6 +1,6 @@
 //! [`Rows`] on a database file: each operation is one statement, or one short transaction.
 use super::SqliteRows;
-use super::connection::Connection;
+use super::connection::{Connection, waiting};
 use crate::admin::Cursor;
 use crate::clock::micros;
 use crate::database::columns::{ALL_USERS, Columns, Found, numbers, signed};
@@ -120,7 +120,7 @@ impl SqliteRows {
         let (id, seen, tags) = (swap.id.as_bytes().as_ref(), signed(swap.seen), row.tags.as_ref());
         let owner = row.owner.as_ref().map(<[u8; 16]>::as_slice);
         let replace = |statement: &str| {
-            let changed = connection.waiting(until, || {
+            let changed = waiting(until, || {
                 connection.execute(
                     statement,
                     &[
@@ -146,7 +146,7 @@ impl SqliteRows {
         let done = replace(&self.statements.swap)?;
         if done.is_some() && row.cut_user == 0 && owner.is_some() {
             // A session whose user was changed without a login may have begun after a cut-off of that user.
-            connection.waiting(until, || connection.execute(&self.statements.make_stale, &[&owner]))?;
+            waiting(until, || connection.execute(&self.statements.make_stale, &[&owner]))?;
         }
         Ok(done)
     }
@@ -204,9 +204,7 @@ impl Rows for SqliteRows {
 
     fn insert(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<Option<CutOffs>> {
         let row = Columns::of_row(id, row, self.clock.now());
-        self.write(how, until, |connection| {
-            connection.waiting(until, || self.insert_row(connection, id, &row, None))
-        })
+        self.write(how, until, |connection| waiting(until, || self.insert_row(connection, id, &row, None)))
     }
 
     fn import(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<bool> {

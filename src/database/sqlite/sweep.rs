@@ -6,7 +6,7 @@
 //! zero, if it was not counted up meanwhile. So a sweep reads the rows of those users only whose sessions were ended
 //! since the last one.
 use super::SqliteRows;
-use super::connection::Connection;
+use super::connection::{Connection, waiting};
 use crate::database::columns::ALL_USERS;
 use crate::error::Result;
 use crate::store::Durability;
@@ -18,7 +18,7 @@ struct Stale {
     owner: Vec<u8>,
     /// The number of cut-offs, and the count of changes that no sweep has looked at.
     number: i64,
-    stale: i64,
+    changes: i64,
 }
 
 impl SqliteRows {
@@ -30,7 +30,7 @@ impl SqliteRows {
         if removed >= limit {
             return Ok(removed);
         }
-        for Stale { owner, number, stale } in self.read(until, |connection| self.stale(connection))? {
+        for Stale { owner, number, changes } in self.read(until, |connection| self.stale(connection))? {
             let is_all = owner == ALL_USERS;
             let statements = &self.statements.sweeps;
             let find = if is_all { &statements.cut_off_of_all } else { &statements.cut_off_of_user };
@@ -41,8 +41,8 @@ impl SqliteRows {
                 break;
             }
             self.write(Durability::Relaxed, until, |connection| {
-                let done = || connection.execute(&statements.make_swept, &[&owner, &stale]);
-                connection.waiting(until, done)
+                let done = || connection.execute(&statements.make_swept, &[&owner, &changes]);
+                waiting(until, done)
             })?;
         }
         Ok(removed)
@@ -90,8 +90,8 @@ impl SqliteRows {
         connection.each(&self.statements.sweeps.stale, &[], |row| {
             let column = |at| row.get_ref(at).ok()?.as_i64().ok();
             let owner = row.get_ref(0).ok().and_then(|owner| owner.as_blob().ok().map(<[u8]>::to_vec));
-            if let (Some(owner), Some(number), Some(stale)) = (owner, column(1), column(2)) {
-                all.push(Stale { owner, number, stale });
+            if let (Some(owner), Some(number), Some(changes)) = (owner, column(1), column(2)) {
+                all.push(Stale { owner, number, changes });
             }
             Ok(true)
         })?;
