@@ -28,8 +28,12 @@
 //!    Only a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
 //!    [login](Rotation::login) follow rotations to the last successor, within the grace period, at most [`HOPS_MAX`] of
 //!    them. Neither follows a login. The token of a successor is never given out.
+mod ended_session;
+mod rotation;
 mod user_sessions;
 
+pub use ended_session::{EndReason, EndedSession};
+pub use rotation::Rotation;
 pub use user_sessions::{Page, UserSession, UserSessions};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -89,6 +93,17 @@ pub trait Store: Send + Sync {
     ///
     /// The session may still be alive; try again.
     fn delete(&self, token: &Token) -> Result<Option<PublicId>>;
+
+    /// The same as [`delete`](Self::delete), for callers that act on the end: returns the session that was removed,
+    /// with its last record. That is also a session that had expired or that a cut-off had ended, if this has removed
+    /// what was left of it. By default calls `delete` and gives no record.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete`](Self::delete).
+    fn end(&self, token: &Token) -> Result<Option<EndedSession>> {
+        Ok(self.delete(token)?.map(|id| EndedSession::live(id, None)))
+    }
 
     /// The live session to which rotations *and logins* have moved a token, for a copy of its entries; its token is not
     /// given out. `None` if the token is not moved, or if its successor is not live. Follows at most [`HOPS_MAX`]
@@ -154,6 +169,16 @@ pub trait Store: Send + Sync {
         Err(unsupported("end a session of a user"))
     }
 
+    /// The same as [`delete_session_of`](Self::delete_session_of), with the session that was ended and its last record.
+    /// By default calls it and gives no record.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete_session_of`](Self::delete_session_of).
+    fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<EndedSession>> {
+        Ok(self.delete_session_of(user, id)?.map(|id| EndedSession::live(id, None)))
+    }
+
     /// Whether sessions of this lifetime, under a cookie of this name, can be kept here. Asked when
     /// [`Sessions`](crate::Sessions) is made; by default they can.
     ///
@@ -212,6 +237,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
         (**self).delete(token)
     }
+    fn end(&self, token: &Token) -> Result<Option<EndedSession>> {
+        (**self).end(token)
+    }
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
         (**self).successor(token)
     }
@@ -226,6 +254,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         (**self).delete_session_of(user, id)
+    }
+    fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<EndedSession>> {
+        (**self).end_session_of(user, id)
     }
     fn accepts(&self, lifetime: &Lifetime, cookie_name: &str) -> Result<()> {
         (**self).accepts(lifetime, cookie_name)
@@ -259,53 +290,6 @@ pub enum Verdict {
     /// Nothing is written or moved: [`update`](Store::update) and [`rotate`](Store::rotate) return `Ok(None)`, as if
     /// the session were absent. For a record that the caller's policy does not accept any more.
     Abort,
-}
-
-/// The arguments of a rotation.
-///
-/// ```
-/// use sessile::store::{Durability, Rotation};
-/// use std::time::Duration;
-/// let how = Rotation::new(Durability::OfStore).login("ada").grace(Duration::from_secs(60));
-/// assert_eq!((how.login, how.grace.as_secs()), (Some("ada"), 60));
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct Rotation<'a> {
-    /// The durability of the session under its new id. (The file engine makes it power-safe in any case.)
-    pub durability: Durability,
-    /// The user whom the change logs in; `None` for a rotation without a login.
-    pub login: Option<&'a str>,
-    /// How long the old token is known as moved: at most [`GRACE_MAX`], a longer time counts as that; zero for not at
-    /// all.
-    pub grace: Duration,
-}
-
-impl<'a> Rotation<'a> {
-    /// A rotation without a login and without a grace period.
-    #[must_use]
-    pub fn new(durability: Durability) -> Self {
-        Self { durability, ..Self::default() }
-    }
-
-    /// The same rotation with a login of this user.
-    #[must_use]
-    pub fn login(self, user: &'a str) -> Self {
-        Self { login: Some(user), ..self }
-    }
-
-    /// The same rotation with this grace period.
-    #[must_use]
-    pub fn grace(self, grace: Duration) -> Self {
-        Self { grace, ..self }
-    }
-}
-
-/// A rotation without a login and without a grace period.
-impl From<Durability> for Rotation<'_> {
-    fn from(durability: Durability) -> Self {
-        Self::new(durability)
-    }
 }
 
 /// The failures that a save survives once it has returned. At every level it survives the death of the process. The

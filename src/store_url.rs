@@ -16,7 +16,10 @@
 //! part is which, they show the scheme only.
 use crate::admin::Admin;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Observer;
+#[cfg(doc)]
 use crate::file::FileStore;
+use crate::file::FileStoreOptions;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -157,16 +160,27 @@ impl StoreUrl {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open(&self) -> Result<Arc<dyn Admin>> {
+        self.open_observed(Observer::default())
+    }
+
+    /// Opens the store with this observer.
+    pub(crate) fn open_observed(&self, observer: Observer) -> Result<Arc<dyn Admin>> {
         match &self.0 {
-            Place::Directory(path) => Ok(Arc::new(FileStore::open(path)?)),
+            Place::Directory(path) => Ok(Arc::new(FileStoreOptions::new().observed_by(observer).open(path)?)),
             #[cfg(all(feature = "rows", not(all(test, shuttle))))]
-            Place::Memory => Ok(Arc::new(crate::rows::MemoryStore::new())),
+            Place::Memory => {
+                use crate::rows::{MemoryRows, RowStoreOptions};
+                let rows = MemoryRows::new(crate::clock::Clock::system());
+                Ok(Arc::new(RowStoreOptions::new().observed_by(observer).open(rows)?))
+            }
             #[cfg(not(all(feature = "rows", not(all(test, shuttle)))))]
             Place::Memory => Err(Error::new(ErrorKind::Unsupported, "open a store").with_reason(
                 "stores in memory need the feature `rows` of the crate, which this build lacks",
             )),
             #[cfg(all(feature = "sqlite", not(all(test, shuttle))))]
-            Place::Sqlite(path) => Ok(Arc::new(crate::database::SqliteStore::open(path)?)),
+            Place::Sqlite(path) => {
+                Ok(Arc::new(crate::database::SqliteOptions::new().observed_by(observer).open(path)?))
+            },
             #[cfg(not(all(feature = "sqlite", not(all(test, shuttle)))))]
             Place::Sqlite(path) => {
                 Err(Error::new(ErrorKind::Unsupported, "open a store").with_path(path).with_reason(

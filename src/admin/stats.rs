@@ -1,5 +1,6 @@
 //! Counts of the calls of one open store.
 use crate::error::Result;
+use crate::store::EndedSession;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counts of the calls of one open store since it was opened in this process. While other threads work, the numbers may
@@ -63,6 +64,11 @@ impl Tally {
     /// Counts an end, if the result tells that a session was ended.
     pub(crate) fn end<T>(&self, result: Result<T>, is_ended: impl FnOnce(&T) -> bool) -> Result<T> {
         self.count(&self.ends, result, is_ended)
+    }
+
+    /// Counts the end of one session, if it was live until then.
+    pub(crate) fn end_session(&self, result: Result<Option<EndedSession>>) -> Result<Option<EndedSession>> {
+        self.end(result, |ended| ended.as_ref().is_some_and(EndedSession::was_live))
     }
 
     /// Adds to the count of what sweeps have removed, also those that fail later.

@@ -118,6 +118,9 @@ pub enum SweepOutcome {
     Completed,
     /// `progress` stopped it; the next sweep continues.
     Cancelled,
+    /// A failure stopped it after a part of its work, and is the last one that the report counts; the next sweep
+    /// continues.
+    Failed,
     /// Another sweep of this store was running, in this process or another; nothing was done.
     AlreadyRunning,
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::queue::busy;
 use crate::record::Record;
-use crate::store::{Absent, Durability, Live, Lookup};
+use crate::store::{Absent, Durability, EndReason, EndedSession, Live, Lookup};
 use crate::sync::{Instant, thread};
 use std::io;
 use std::path::PathBuf;
@@ -31,11 +31,17 @@ impl Admin for FileStore {
     }
 
     fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
-        self.tally.end(self.delete_file(SessionRef::PublicId(*id)), Option::is_some)
+        let ended = self.delete_file(SessionRef::PublicId(*id));
+        let ended = self.tally.end_session(ended)?;
+        self.observe_ended(ended.as_ref());
+        Ok(EndedSession::live_id(ended))
     }
 
     fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
-        self.tally.save(self.import_file(id, record, how), |imported| *imported)
+        let mut removed = None;
+        let imported = self.import_file(id, record, how, &mut removed);
+        self.observe_ended(removed.as_ref());
+        self.tally.save(imported, |imported| *imported)
     }
 
     fn scan(&self, from: Option<&Cursor>, limit: usize) -> Result<ScanPage> {
@@ -86,7 +92,19 @@ impl FileStore {
         })
     }
 
-    fn import_file(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
+    /// Reports a session that no request has ended. If it was live, an operator has.
+    fn observe_ended(&self, ended: Option<&EndedSession>) {
+        self.options.observer.notify_ends(ended, EndReason::Operator);
+    }
+
+    /// Imports a session. Sets `removed` to the session that was in its place, and was over.
+    fn import_file(
+        &self,
+        id: &PublicId,
+        record: &Record,
+        how: Durability,
+        removed: &mut Option<EndedSession>,
+    ) -> Result<bool> {
         self.queues.check_process()?;
         let session = SessionRef::PublicId(*id);
         let path = SessionPath::of(id);
@@ -110,16 +128,17 @@ impl FileStore {
             }
             match self.lock_session(session, None, began + self.options.lock_wait)? {
                 LockResult::Missing => {}
-                LockResult::Session(locked)
-                    if self.is_expired(&locked.newest.record)
-                        || self.coherence.has_ended(&locked.newest.record, id)? =>
-                {
-                    self.remove(&self.open_shard(id)?, &locked)?;
+                LockResult::Session(locked) => {
+                    let Some(reason) = self.over(&locked)? else { return Ok(false) };
+                    if self.remove(&self.open_shard(id)?, &locked)? {
+                        let record = Some(locked.newest.record.clone());
+                        *removed = Some(EndedSession::over(*id, record, reason));
+                    }
                 }
                 LockResult::Moved(moved) if !moved.view.mark.is_within_grace(self.now_micros()) => {
                     self.remove_moved(&self.open_shard(id)?, &moved)?;
                 }
-                LockResult::Session(_) | LockResult::Moved(_) => return Ok(false),
+                LockResult::Moved(_) => return Ok(false),
                 LockResult::Unreadable(unreadable) if unreadable.is_damaged => {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }

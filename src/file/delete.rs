@@ -20,17 +20,32 @@ use super::session_lock::{LockResult, Locked, SessionRef, UnreadableFile, write_
 use super::slot::{MARK_LEN, Mark, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::store::HOPS_MAX;
+use crate::record::Record;
+use crate::store::{EndReason, EndedSession, HOPS_MAX};
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
 /// The result of a delete under one id.
 enum Deletion {
-    /// The id, if a live session was found under it; that is deleted now.
-    Done(Option<PublicId>),
+    /// The session that was found under the id, and is deleted now.
+    Done(Option<EndedSession>),
     /// A rotation has moved the session to this id.
     Moved(PublicId),
+}
+
+/// What was in a file that was renamed to `.end-…`.
+#[derive(Default)]
+pub(super) struct Ending {
+    /// The mark of a rotation that was under way, or had just returned.
+    pub(super) mark: Option<Mark>,
+    /// The session's newest version, as it was read without the lock.
+    pub(super) record: Option<Record>,
+}
+
+/// A damaged file in a session's place.
+fn damaged(id: PublicId) -> EndedSession {
+    EndedSession::over(id, None, EndReason::Damaged)
 }
 
 /// The result of writing the mark of a moved session, which names the session's new id.
@@ -61,12 +76,11 @@ struct PendingDelete<'a> {
 }
 
 impl FileStore {
-    /// Deletes a session. Returns the id of the live session that was deleted: its present id, if rotations have moved
-    /// it.
+    /// Deletes a session. Returns the session that was deleted, with its present id, if rotations have moved it.
     ///
     /// For an id without a session this costs lookups only: no write, no lock, no sync. If rotations have moved the id,
     /// the session under its present id is deleted, as long as each rotation's grace period lasts.
-    pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<Option<PublicId>> {
+    pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<Option<EndedSession>> {
         self.delete_until(session, Instant::now() + self.options.lock_wait)
     }
 
@@ -75,7 +89,7 @@ impl FileStore {
         &self,
         mut session: SessionRef<'_>,
         deadline: Instant,
-    ) -> Result<Option<PublicId>> {
+    ) -> Result<Option<EndedSession>> {
         for _ in 0..=HOPS_MAX {
             match self.delete_under(session, deadline)? {
                 Deletion::Done(ended) => return Ok(ended),
@@ -89,31 +103,32 @@ impl FileStore {
     fn delete_under(&self, session: SessionRef<'_>, deadline: Instant) -> Result<Deletion> {
         let id = session.public_id();
         let shard = self.open_shard(&id)?;
-        let done = |was_live: bool| Deletion::Done(was_live.then_some(id));
-        let next_hop = |mark: Option<Mark>, was_live| {
-            mark.and_then(|mark| self.next_hop(&mark)).map_or_else(|| done(was_live), Deletion::Moved)
+        let next_hop = |mark: Option<Mark>, ended| {
+            mark.and_then(|mark| self.next_hop(&mark)).map_or(Deletion::Done(ended), Deletion::Moved)
         };
         let ended = match self.lock_session(session, Some(&shard), deadline) {
             Ok(LockResult::Session(locked)) => {
-                let record = &locked.newest.record;
-                // If the log of cut-offs cannot be read, the session is deleted all the same.
-                let is_live = !self.is_expired(record) && !self.is_cut_off(record, &id).unwrap_or(false);
-                self.delete_locked(&shard, &locked, None).map(|was_there| done(was_there && is_live))
+                let ended = self.to_be_ended(&locked);
+                let was_there = self.delete_locked(&shard, &locked, None);
+                was_there.map(|was_there| Deletion::Done(was_there.then_some(ended)))
             }
             Ok(LockResult::Moved(moved)) => {
-                self.complete_mark(&shard, &moved).map(|()| next_hop(Some(moved.view.mark), false))
+                self.complete_mark(&shard, &moved).map(|()| next_hop(Some(moved.view.mark), None))
             }
             Ok(LockResult::Unreadable(unreadable)) => {
-                self.delete_unreadable(session, &shard, &unreadable).map(|()| done(false))
+                let ended = self.delete_unreadable(session, &shard, &unreadable);
+                ended.map(|was_damaged| Deletion::Done(was_damaged.then(|| damaged(id))))
             }
             Ok(LockResult::Missing) => {
-                self.delete_missing(session, &id, &shard).map(|mark| next_hop(mark, false))
+                self.delete_missing(session, &id, &shard).map(|mark| next_hop(mark, None))
             }
             // Another writer, for example a stopped process, has had the lock for the whole wait limit, or the file
             // cannot be read. A logout must not fail for either reason.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
-                self.delete_unlocked(session, &id, &shard)
-                    .map(|(was_there, mark)| next_hop(mark, was_there && mark.is_none()))
+                self.delete_unlocked(session, &id, &shard).map(|(was_there, Ending { mark, record })| {
+                    let was_session = was_there && mark.is_none();
+                    next_hop(mark, was_session.then(|| EndedSession::live(id, record)))
+                })
             }
             // A file that is not a session of this version is not deleted: a link, pipe, directory or device, or a
             // session in another format.
@@ -123,13 +138,26 @@ impl FileStore {
         ended
     }
 
+    /// A locked session that is about to be deleted.
+    fn to_be_ended(&self, locked: &Locked<'_>) -> EndedSession {
+        let (id, record) = (locked.id, locked.newest.record.clone());
+        // If the log of cut-offs cannot be read, the session is deleted all the same.
+        let over = if self.is_cut_off(&record, &id).unwrap_or(false) {
+            Some(EndReason::CutOff)
+        } else {
+            self.is_expired(&record).then_some(EndReason::Expired)
+        };
+        EndedSession { id, record: Some(record), over }
+    }
+
     /// Deletes a file that has no readable version. It may be left by an interrupted delete, which is completed.
+    /// Returns whether a damaged file had the session's name.
     fn delete_unreadable(
         &self,
         session: SessionRef<'_>,
         shard: &Directory,
         unreadable: &UnreadableFile<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let id = session.public_id();
         let path = &SessionPath::of(&id);
         let invalidate = || self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop);
@@ -146,13 +174,13 @@ impl FileStore {
                 state: State::REPLACES,
                 mark: None,
             };
-            return self.delete_in_place(&pending, invalidate).map(drop);
+            return self.delete_in_place(&pending, invalidate).map(|_| false);
         }
         // No tombstone is written into a damaged file, because the file may be a hard link to another session's file.
         // After a power cut the name may lead to the damaged file again.
         invalidate()?;
-        self.unlink(shard, path)?;
-        self.sync_name(shard, path)
+        let was_there = self.unlink(shard, path)?;
+        self.sync_name(shard, path).map(|()| was_there)
     }
 
     /// Deletes a session that has no file: completes a forced delete that was interrupted, if there was one. Returns
@@ -163,7 +191,7 @@ impl FileStore {
         id: &PublicId,
         shard: &Directory,
     ) -> Result<Option<Mark>> {
-        let mark = self.delete_ending(session, id, shard)?;
+        let Ending { mark, .. } = self.delete_ending(session, id, shard)?;
         // If the cache has a copy, the session's file was removed outside the library, and no process was notified. An
         // invented id never has a copy.
         if session.session_id().is_some_and(|session| self.coherence.peek_copy(session).is_some()) {

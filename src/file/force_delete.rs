@@ -33,12 +33,12 @@
 //! grow that is stopped at that point can bring the session back.
 use super::FileStore;
 use super::coherence::Cause;
+use super::delete::Ending;
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::options::LOCK_WAIT_MIN;
 use super::session_lock::{Locked, SessionRef, write_tombstone};
-use super::slot::Mark;
 use super::slots::{self, View};
 use super::update::SaveOutcome;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,13 +49,13 @@ use std::io;
 
 impl FileStore {
     /// Deletes a session that cannot be locked, or whose file cannot be read. Returns whether a file had the session's
-    /// name. Returns also the mark in it, if a rotation that was under way, or had just returned, has written one.
+    /// name, and what was in it.
     pub(super) fn delete_unlocked(
         &self,
         session: SessionRef<'_>,
         id: &PublicId,
         shard: &Directory,
-    ) -> Result<(bool, Option<Mark>)> {
+    ) -> Result<(bool, Ending)> {
         let was_there = self.move_away(shard, &SessionPath::of(id))?;
         Ok((was_there, self.delete_ending(session, id, shard)?))
     }
@@ -67,29 +67,29 @@ impl FileStore {
     }
 
     /// Finishes the deletion of a session whose file was renamed to `.end-…`, if there is such a file. A killed process
-    /// may have begun that deletion. Returns the mark of a rotation in the file. The rotation itself either returned,
-    /// or finds that the session's name is gone, and ends its successor.
+    /// may have begun that deletion. Returns what was in the file. A rotation whose mark is in it either returned, or
+    /// finds that the session's name is gone, and ends its successor.
     pub(super) fn delete_ending(
         &self,
         session: SessionRef<'_>,
         id: &PublicId,
         shard: &Directory,
-    ) -> Result<Option<Mark>> {
+    ) -> Result<Ending> {
         let path = SessionPath::of(id);
         let file = match shard.open_named(&path.ending(), Access::Write) {
             Ok(file) => Some(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ending::default()),
             // The file cannot be opened to write a tombstone. It has lost the session's name, so the session is ended
             // without one.
             Err(_) => None,
         };
-        let mark = file.as_ref().and_then(|file| self.write_tombstone_unlocked(session, &path, file));
+        let ending = file.as_ref().map(|file| self.write_tombstone_unlocked(session, &path, file));
         let invalidate = || self.coherence.invalidate(id, session.session_id(), Cause::Ended).map(drop);
         self.finish_delete(shard, &path, file.as_ref(), invalidate)?;
         // Waits for a writer that read the file before the tombstone was there. When the wait is over, the writer has
         // finished, or has held the lock for so long that it checks whether the path still leads to its file.
         file.map(|file| LockedFile::acquire(file, Instant::now() + 2 * LOCK_WAIT_MIN));
-        Ok(mark)
+        Ok(ending.unwrap_or_default())
     }
 
     /// Invalidates a session whose file was renamed to `.end-…`, syncs the end of the session if that option is on, and
@@ -117,22 +117,17 @@ impl FileStore {
     /// Writes a tombstone into a file that has lost the session's name, without its lock. Writers that wait for the
     /// lock then find an ended session. The holder of the lock may be writing a save into the other slot meanwhile; a
     /// tombstone in either slot ends the session. If the file has the mark of a rotation, nothing is written, because
-    /// the mark ends the session, too; returns that mark.
-    fn write_tombstone_unlocked(
-        &self,
-        session: SessionRef<'_>,
-        path: &SessionPath,
-        file: &File,
-    ) -> Option<Mark> {
+    /// the mark ends the session, too. Returns what was in the file.
+    fn write_tombstone_unlocked(&self, session: SessionRef<'_>, path: &SessionPath, file: &File) -> Ending {
         let look = |bytes: &[u8]| (slots::view(bytes, &session.public_id(), None), bytes.len() / 2);
         let look = self.look(file, path, look);
         match look {
-            Ok((Ok(View::Valid { slot, .. }), slot_size)) => {
+            Ok((Ok(View::Valid { slot, newest, .. }), slot_size)) => {
                 let _ = write_tombstone(file, (slot * slot_size) as u64);
-                None
+                Ending { mark: None, record: Some(newest.record) }
             }
-            Ok((Ok(View::Moved(moved)), _)) => Some(moved.mark),
-            _ => None,
+            Ok((Ok(View::Moved(moved)), _)) => Ending { mark: Some(moved.mark), record: None },
+            _ => Ending::default(),
         }
     }
 

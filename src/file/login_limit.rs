@@ -27,15 +27,29 @@ use super::scan::Content;
 use super::session_lock::SessionRef;
 use super::user_index::{self, Digest, Entry, bucket_of};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Observer;
 use crate::id::{PublicId, SessionId};
 use crate::queue::{Turn, busy};
 use crate::record::user_digest;
-use crate::store::Live;
+use crate::store::{EndReason, EndedSession, Live};
 use crate::sync::Instant;
 use std::collections::BTreeSet;
 use std::io;
 
 const OPERATION: &str = "log in";
+
+/// The sessions that a login has ended because of the limit. It reports them when it is dropped, which is after the
+/// locks of the login were released, whether the login has succeeded or not.
+pub(super) struct EndedByLimit<'a> {
+    observer: &'a Observer,
+    ended: Vec<EndedSession>,
+}
+
+impl Drop for EndedByLimit<'_> {
+    fn drop(&mut self) {
+        self.observer.notify_ends(&self.ended, EndReason::Limit);
+    }
+}
 
 /// The turn of a user's login.
 pub(super) struct LoginTurn<'a> {
@@ -65,6 +79,11 @@ enum Count {
 }
 
 impl FileStore {
+    /// Made before a login is admitted, so that it is dropped last.
+    pub(super) fn ended_by_limit(&self) -> EndedByLimit<'_> {
+        EndedByLimit { observer: &self.options.observer, ended: Vec::new() }
+    }
+
     /// Waits for the turn of a user's login, and makes room for its session, which is created while the turn is kept.
     /// `moves` is the session that the login moves. If that is not live, the login moves nothing, and so ends nothing.
     ///
@@ -75,6 +94,7 @@ impl FileStore {
         &self,
         user: Option<&str>,
         moves: Option<&SessionId>,
+        by_limit: &mut EndedByLimit<'_>,
     ) -> Result<Option<LoginTurn<'_>>> {
         let Some((limit, at_limit)) = self.options.sessions_per_user else { return Ok(None) };
         let Some((user, digest)) = user.and_then(|user| Some((user, user_digest(user)?))) else {
@@ -99,7 +119,7 @@ impl FileStore {
                     return Err(Error::new(ErrorKind::TooManySessions, OPERATION).with_reason(reason));
                 }
                 Count::Others(live) => {
-                    if self.end_oldest(live, limit, login.deadline)? {
+                    if self.end_oldest(live, limit, login.deadline, by_limit)? {
                         return Ok(Some(turn));
                     }
                     if Instant::now() > login.deadline {
@@ -112,13 +132,21 @@ impl FileStore {
 
     /// Ends the sessions with the oldest logins, so that one more is within the limit. Returns whether all of them were
     /// there.
-    fn end_oldest(&self, mut live: Vec<Live>, limit: usize, deadline: Instant) -> Result<bool> {
+    fn end_oldest(
+        &self,
+        mut live: Vec<Live>,
+        limit: usize,
+        deadline: Instant,
+        by_limit: &mut EndedByLimit<'_>,
+    ) -> Result<bool> {
         // A session without the time of its login began with it.
         live.sort_by_key(|live| (live.record.login().at.unwrap_or(live.record.timing().created), live.id));
         let surplus = live.len() + 1 - limit;
         let mut were_there = true;
         for oldest in &live[..surplus] {
-            were_there &= self.delete_until(SessionRef::PublicId(oldest.id), deadline)?.is_some();
+            let ended = self.delete_until(SessionRef::PublicId(oldest.id), deadline)?;
+            were_there &= ended.as_ref().is_some_and(EndedSession::was_live);
+            by_limit.ended.extend(ended);
         }
         Ok(were_there)
     }

@@ -73,7 +73,8 @@ use crate::id::{PublicId, SessionId, Token};
 use crate::queue::Queues;
 use crate::record::Record;
 use crate::store::{
-    Absent, Change, Durability, Guarantees, Live, Lookup, Page, Rotation, Saved, Store, UserSessions,
+    Absent, Change, Durability, EndedSession, Guarantees, Live, Lookup, Page, Rotation, Saved, Store,
+    UserSessions,
 };
 use coherence::{Coherence, Found};
 use disk::Root;
@@ -264,7 +265,8 @@ impl FileStore {
 
     fn create_session(&self, record: &Record, how: Durability) -> Result<Saved> {
         self.queues.check_process()?;
-        let _turn = self.admit_login(record.user(), None)?;
+        let mut by_limit = self.ended_by_limit();
+        let _turn = self.admit_login(record.user(), None, &mut by_limit)?;
         let mut record = record.clone();
         // Read first: a cut-off that is called after this has a greater number.
         record.set_cut_off(self.coherence.last_cut_off(record.user().is_some())?);
@@ -275,7 +277,8 @@ impl FileStore {
 
     fn rotate_session(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         let Some(session) = token.session_id() else { return Ok(None) };
-        let _turn = self.admit_login(how.login, Some(session))?;
+        let mut by_limit = self.ended_by_limit();
+        let _turn = self.admit_login(how.login, Some(session), &mut by_limit)?;
         let successor = SessionId::random()?;
         let live = self.rotate_file(session, &successor, change, how)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
@@ -311,8 +314,12 @@ impl Store for FileStore {
     }
 
     fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+        self.end(token).map(EndedSession::live_id)
+    }
+
+    fn end(&self, token: &Token) -> Result<Option<EndedSession>> {
         let Some(session) = token.session_id() else { return Ok(None) };
-        self.tally.end(self.delete_file(SessionRef::Id(session)), Option::is_some)
+        self.tally.end_session(self.delete_file(SessionRef::Id(session)))
     }
 
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -334,7 +341,11 @@ impl Store for FileStore {
     }
 
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
-        self.tally.end(self.delete_session_of_user(user, id), Option::is_some)
+        self.end_session_of(user, id).map(EndedSession::live_id)
+    }
+
+    fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<EndedSession>> {
+        self.tally.end_session(self.delete_session_of_user(user, id))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -283,11 +283,14 @@ impl FileStoreOptions {
         self
     }
 
-    /// Calls `observer` for events that concern the store as a whole: directories that were made private again, or a
-    /// store that was recreated. It runs on the thread that caused the event. A panic in it is contained. Without an
-    /// observer, each such event is one line on standard error.
+    /// Calls `observer` for events that concern the store as a whole (directories that were made private again, a store
+    /// that was recreated), and for the [ends](Event::Ended) of sessions that no request has asked for: those that this
+    /// process's sweeps remove, that operators end, and that a limit ends. It runs on the thread that caused the event,
+    /// without a lock of a session; while it runs in a sweep, the sweep waits. A panic in it is contained. Without an
+    /// observer, each event of the store as a whole is one line on standard error.
     ///
-    /// Events of sessions go to the observer of [`Sessions`](crate::Sessions::with_observer).
+    /// Events of requests go to the observer of [`Sessions`](crate::Sessions::with_observer), which may be the same
+    /// function.
     ///
     /// ```
     /// use sessile::FileStoreOptions;
@@ -296,8 +299,12 @@ impl FileStoreOptions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn observer(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.observer = Observer::new(observer);
+    pub fn observer(self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.observed_by(Observer::new(observer))
+    }
+
+    pub(crate) fn observed_by(mut self, observer: Observer) -> Self {
+        self.observer = observer;
         self
     }
 

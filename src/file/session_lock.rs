@@ -20,6 +20,7 @@ use super::slots::{self, MovedView, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::queue::{Turn, busy};
+use crate::store::EndReason;
 use crate::sync::Instant;
 use std::cell::{Cell, OnceCell};
 use std::fs::File;
@@ -80,6 +81,19 @@ pub(super) struct Locked<'a> {
     /// Until this time no forced delete can have ignored the lock, because its own wait for the lock is at least as
     /// long.
     pub(super) unforced_until: Instant,
+}
+
+impl FileStore {
+    /// Why a locked session is over, if it is. A cut-off comes first, because it is the earlier end.
+    pub(super) fn over(&self, locked: &Locked<'_>) -> Result<Option<EndReason>> {
+        let record = &locked.newest.record;
+        let is_expired = self.is_expired(record);
+        match self.coherence.has_ended(record, &locked.id) {
+            Ok(true) => Ok(Some(EndReason::CutOff)),
+            Err(error) if !is_expired => Err(error),
+            Ok(false) | Err(_) => Ok(is_expired.then_some(EndReason::Expired)),
+        }
+    }
 }
 
 impl Locked<'_> {

@@ -12,7 +12,7 @@ use crate::admin::Admin;
 use crate::error::{ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::{Record, user_digest};
-use crate::store::{Absent, HOPS_MAX, Live, Lookup, Page, Store, UserSession, UserSessions};
+use crate::store::{Absent, EndedSession, HOPS_MAX, Live, Lookup, Page, Store, UserSession, UserSessions};
 use crate::sync::Instant;
 
 impl FileStore {
@@ -59,15 +59,16 @@ impl FileStore {
         })
     }
 
-    /// Deletes a session if it is this user's. Returns the id of the live session of the user that was deleted.
-    pub(super) fn delete_session_of_user(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+    /// Deletes a session if it is live and this user's.
+    pub(super) fn delete_session_of_user(&self, user: &str, id: &PublicId) -> Result<Option<EndedSession>> {
         self.check_may_write()?;
         for _ in 0..=HOPS_MAX {
             let Some(meant) = self.session_meant(*id)? else { return Ok(None) };
             let (session, shard) = (SessionRef::PublicId(meant), self.open_shard(&meant)?);
             return match self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait) {
                 Ok(LockResult::Session(locked)) if self.is_live_of(user, &locked)? => {
-                    self.delete_locked(&shard, &locked, None).map(|was_there| was_there.then_some(meant))
+                    let ended = EndedSession::live(meant, Some(locked.newest.record.clone()));
+                    self.delete_locked(&shard, &locked, None).map(|was_there| was_there.then_some(ended))
                 }
                 Ok(LockResult::Moved(_)) => continue,
                 Ok(LockResult::Session(_) | LockResult::Missing | LockResult::Unreadable(_)) => Ok(None),

@@ -95,7 +95,7 @@ pub use into_response::{IntoResponse, ServerResponse};
 pub use visit::{SaveError, Visit};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, User};
 use crate::id::Token;
 use crate::lifetime::Lifetime;
 use crate::reaper::{Reaper, ReaperOptions};
@@ -166,9 +166,13 @@ impl Sessions {
     pub fn open(store: impl AsRef<Path>, cookies: Cookies) -> Result<Self> {
         // The cookies are checked first, so that wrong ones leave no directory behind.
         let jar = Jar::new(cookies)?;
-        let store = StoreUrl::parse(store)?.open()?;
+        let observer = Observer::later();
+        let store = StoreUrl::parse(store)?.open_observed(observer.clone())?;
         let reaper = Reaper::start(&store, ReaperOptions::new())?;
-        Ok(Self { _reaper: Some(Arc::new(reaper)), ..Self::of(store, jar, Lifetime::default())? })
+        let mut sessions =
+            Self { _reaper: Some(Arc::new(reaper)), ..Self::of(store, jar, Lifetime::default())? };
+        Arc::make_mut(&mut sessions.context).observer = observer;
+        Ok(sessions)
     }
 
     /// Sessions in `store`, carried by `cookies`, with the default [`Lifetime`].
@@ -246,6 +250,9 @@ impl Sessions {
     /// Calls `observer` for each event of a session, for logs, counters and alarms. It runs on the request's thread, so
     /// it must be short. A panic in it is contained. Without an observer, each failure is one line on standard error.
     ///
+    /// Ends that no request asks for, by a sweep say, go to the observer of the store; [`event`](crate::event) has the
+    /// list. Only a store that [`open`](Self::open) has opened has this one: the first that one of the clones gets.
+    ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
     /// use sessile::Event;
@@ -253,7 +260,7 @@ impl Sessions {
     /// # let store = FileStore::open(dir.path())?;
     /// let sessions = Sessions::new(store, Cookies::https())?.with_observer(|event| match event {
     ///     Event::Failed(error) => eprintln!("a request failed: {error}"),
-    ///     Event::Created(id) => println!("new session {id}"), // an id for logs, no secret
+    ///     Event::Created { id, .. } => println!("new session {id}"), // an id for logs, no secret
     ///     _ => {}
     /// });
     /// # let _ = sessions;
@@ -261,7 +268,9 @@ impl Sessions {
     /// ```
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        Arc::make_mut(&mut self.context).observer = Observer::new(observer);
+        let observer = Observer::new(observer);
+        self.context.observer.set(&observer);
+        Arc::make_mut(&mut self.context).observer = observer;
         self
     }
 
@@ -341,7 +350,8 @@ impl Sessions {
     /// had returned before this was called are ended, also those that a backup brings back later; a login that begins
     /// afterwards is not affected.
     ///
-    /// It costs one synced write, whatever the number of sessions. No [`Event::Destroyed`] is observed for them.
+    /// It costs one synced write, whatever the number of sessions. It is one event,
+    /// [`Event::CutOff`]; each session is [`Event::Ended`] when a sweep removes its record.
     ///
     /// # Errors
     ///
@@ -367,12 +377,17 @@ impl Sessions {
     /// ```
     #[doc(alias = "log_out_everywhere")]
     pub fn delete_of(&self, user: &str, except: Option<&Session>) -> Result<()> {
-        let Some(session) = except else { return self.context.store.delete_of(user, None) };
-        let token = session.token()?.ok_or_else(|| {
-            Error::new(ErrorKind::Gone, "end the sessions of a user")
-                .with_reason("the excepted session is not stored; none was ended")
-        })?;
-        self.context.store.delete_of(user, Some(&token))
+        let token = match except {
+            None => None,
+            Some(session) => Some(session.token()?.ok_or_else(|| {
+                Error::new(ErrorKind::Gone, "end the sessions of a user")
+                    .with_reason("the excepted session is not stored; none was ended")
+            })?),
+        };
+        self.context.store.delete_of(user, token.as_ref())?;
+        let except = except.map(Session::public_id).transpose()?.flatten();
+        self.observe(&Event::CutOff { user: Some(User::new(user)), except });
+        Ok(())
     }
 
     /// Ends every session at once, also those without a user, in every process; sessions that begin afterwards are not
@@ -395,7 +410,9 @@ impl Sessions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn delete_all(&self) -> Result<()> {
-        self.context.store.delete_all()
+        self.context.store.delete_all()?;
+        self.observe(&Event::CutOff { user: None, except: None });
+        Ok(())
     }
 
     /// How long sessions live.

@@ -3,7 +3,7 @@ use super::Sessions;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::record::{Record, Timing};
-use crate::store::{Page, UserSessions};
+use crate::store::{EndReason, EndedSession, Page, UserSessions};
 
 impl Sessions {
     /// A page of the live sessions of a user, ordered by their ids. The visitor's own session is the one whose `id` is
@@ -73,6 +73,8 @@ impl Sessions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
-        self.context.store.delete_session_of(user, id)
+        let ended = self.context.store.end_session_of(user, id)?;
+        self.context.observer.notify_ends(&ended, EndReason::OtherDevice);
+        Ok(EndedSession::live_id(ended))
     }
 }

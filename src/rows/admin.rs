@@ -1,7 +1,7 @@
 //! [`RowStore`] as an [`Admin`]: sweeps in batches, operations by public id, pages of all rows.
 use super::retry::Attempts;
 use super::row::{CutOffs, Row, Stored, Tags};
-use super::store::State;
+use super::store::{Removed, State};
 use super::{RowStore, Rows, Selected};
 use crate::admin::{
     Admin, Budget, Cursor, Pace, ScanPage, Scanned, Stats, SweepOptions, SweepOutcome, SweepPhase,
@@ -10,12 +10,14 @@ use crate::admin::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
-use crate::store::{Absent, Durability, Live, Lookup};
+use crate::store::{Absent, Durability, EndReason, EndedSession, Live, Lookup};
 use crate::sync::Instant;
 use std::ops::ControlFlow::{self, Break, Continue};
 
 /// The most rows that a sweep removes at once, so that it is in no other caller's way.
 const BATCH_MAX: usize = 200;
+/// The most rows that a sweep removes at once if an observer gets their sessions, because all of them are in memory.
+const OBSERVED_BATCH_MAX: usize = 50;
 
 /// Some rows of a back end, as [`Rows::scan`] reads them.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +43,28 @@ impl RowPage {
     }
 }
 
+/// The rows that [`Rows::sweep`] has removed.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Swept {
+    /// The number of rows, those of moved ids included.
+    pub rows: usize,
+    /// The sessions among them, if they were asked for. A session whose row fails its checks has no record.
+    pub sessions: Vec<EndedSession>,
+}
+
+impl Swept {
+    /// This many rows, and the sessions among them.
+    ///
+    /// ```
+    /// assert_eq!(sessile::rows::Swept::new(1, vec![]).rows, 1);
+    /// ```
+    #[must_use]
+    pub fn new(rows: usize, sessions: Vec<EndedSession>) -> Self {
+        Self { rows, sessions }
+    }
+}
+
 impl<R: Rows> Admin for RowStore<R> {
     fn sweep_with(&self, options: &SweepOptions, progress: SweepProgressFn<'_>) -> Result<SweepReport> {
         self.tally.read(self.sweep_rows(options, progress))
@@ -57,12 +81,16 @@ impl<R: Rows> Admin for RowStore<R> {
     }
 
     fn delete_by_id(&self, id: &PublicId) -> Result<Option<PublicId>> {
-        let ended = self.attempts().and_then(|mut attempts| self.remove_session(*id, &mut attempts));
-        self.tally.end(ended, Option::is_some)
+        let removed = self.end_by_id(*id)?;
+        self.observe_ended(&removed);
+        Ok(EndedSession::live_id(removed))
     }
 
     fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
-        self.tally.save(self.import_row(id, record, how), |imported| *imported)
+        let mut removed = Vec::new();
+        let imported = self.tally.save(self.import_row(id, record, how, &mut removed), |imported| *imported);
+        self.observe_ended(&removed);
+        imported
     }
 
     fn scan(&self, from: Option<&Cursor>, limit: usize) -> Result<ScanPage> {
@@ -87,6 +115,17 @@ impl<R: Rows> Admin for RowStore<R> {
 }
 
 impl<R: Rows> RowStore<R> {
+    /// Removes a session by its public id, as one call.
+    pub(super) fn end_by_id(&self, id: PublicId) -> Result<Option<EndedSession>> {
+        let removed = self.attempts().and_then(|mut attempts| self.remove_session(id, &mut attempts));
+        self.tally.end_session(removed)
+    }
+
+    /// Reports sessions that no request has ended. The reason is an operator's wish for those that were live.
+    fn observe_ended<'a>(&self, removed: impl IntoIterator<Item = &'a EndedSession>) {
+        self.options.observer.notify_ends(removed, EndReason::Operator);
+    }
+
     /// Runs one operation as a call of its own: until it is answered, or the time limit is over.
     fn ask<T>(&self, run: impl FnMut(Instant) -> Result<T>) -> Result<T> {
         self.repeat(&mut self.attempts()?, run)
@@ -99,10 +138,11 @@ impl<R: Rows> RowStore<R> {
         let end = if options.dry_run {
             self.count_over(&mut report, &mut pace)?
         } else {
+            let most = if self.options.observer.is_set() { OBSERVED_BATCH_MAX } else { BATCH_MAX };
             // At a limit of few rows a second, a batch of many would be followed by a long rest.
             let batch = match options.budget {
-                Budget::PerSecond(rows) => BATCH_MAX.min(rows as usize),
-                Budget::CpuPercent(_) => BATCH_MAX,
+                Budget::PerSecond(rows) => most.min(rows as usize),
+                Budget::CpuPercent(_) => most,
             };
             self.remove_over(batch, &mut report, &mut pace)?
         };
@@ -110,14 +150,15 @@ impl<R: Rows> RowStore<R> {
             return Err(Error::new(ErrorKind::Panicked, "sweep session store")
                 .with_reason("the `progress` function panicked; the work until then is done"));
         }
-        if end.is_break() {
+        if end.is_break() && report.failed == 0 {
             report.outcome = SweepOutcome::Cancelled;
         }
         report.elapsed = began.elapsed();
         Ok(report)
     }
 
-    /// Removes rows that are over until there are no more, or until the sweep is stopped.
+    /// Removes rows that are over until there are no more, or until the sweep is stopped. A failure after the first
+    /// batch ends the sweep, and its report says so.
     fn remove_over(
         &self,
         batch: usize,
@@ -128,16 +169,30 @@ impl<R: Rows> RowStore<R> {
         while flow.is_continue() {
             // Each batch has the time limit of one call. If the answer to a batch is lost, it may have been done, so it
             // is not counted.
-            let removed = self.ask(|until| self.rows.sweep(batch, until))?;
+            let Swept { rows: removed, sessions } = match self.sweep_batch(batch) {
+                Ok(swept) => swept,
+                Err(error) if report.removed > 0 => {
+                    report.fail(error);
+                    report.outcome = SweepOutcome::Failed;
+                    return Ok(Break(()));
+                }
+                Err(error) => return Err(error),
+            };
             report.removed += removed as u64;
             self.tally.add_swept(removed as u64);
             pace.done = report.removed;
+            self.observe_ended(&sessions);
             if removed < batch {
                 return Ok(Continue(()));
             }
             flow = pace.after(u32::try_from(removed).unwrap_or(u32::MAX), report);
         }
         Ok(flow)
+    }
+
+    /// Removes a batch of rows as one call, with their sessions for the observer, if there is one.
+    fn sweep_batch(&self, batch: usize) -> Result<Swept> {
+        self.ask(|until| self.rows.sweep(batch, self.options.observer.is_set(), until))
     }
 
     /// Counts the rows that a sweep would remove.
@@ -189,7 +244,14 @@ impl<R: Rows> RowStore<R> {
         Ok(ScanPage::new(sessions, next.map(Cursor::new)))
     }
 
-    fn import_row(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
+    /// Imports a session. Adds to `removed` what was in its place, and was over.
+    fn import_row(
+        &self,
+        id: &PublicId,
+        record: &Record,
+        how: Durability,
+        removed: &mut Vec<EndedSession>,
+    ) -> Result<bool> {
         let mut attempts = self.attempts()?;
         let mut record = record.clone();
         record.set_cut_off(0);
@@ -221,7 +283,7 @@ impl<R: Rows> RowStore<R> {
                     return Err(error);
                 }
             }
-            if !self.make_room(id, &mut attempts)? {
+            if !self.make_room(id, &mut attempts, removed)? {
                 return Ok(false);
             }
             if !attempts.after_race() {
@@ -232,18 +294,27 @@ impl<R: Rows> RowStore<R> {
     }
 
     /// Removes the row under an id if it is over. Returns whether the id is free now.
-    fn make_room(&self, id: &PublicId, attempts: &mut Attempts) -> Result<bool> {
+    fn make_room(
+        &self,
+        id: &PublicId,
+        attempts: &mut Attempts,
+        removed: &mut Vec<EndedSession>,
+    ) -> Result<bool> {
         let Some(Selected { stored, cut_offs }) = self.select(id, attempts)? else { return Ok(true) };
         let now = self.rows.now();
         match stored {
-            Stored::Session(row) if row.record.is_expired(now) || !row.cut_offs.stands(cut_offs) => {
-                self.repeat(attempts, |until| self.rows.remove(id, until))?;
-                self.known.forget(id);
+            Stored::Session(row) if self.over(&row, cut_offs).is_some() => {
+                if let Removed::Session(session) = self.remove(id, attempts)? {
+                    removed.push(session);
+                }
             }
             // Only a sweep removes the row of a moved id. It may need several batches.
             Stored::Moved(moved) if !moved.to_moved(*id).is_within_grace(now) => {
-                let removed = self.repeat(attempts, |until| self.rows.sweep(BATCH_MAX, until))?;
-                self.tally.add_swept(removed as u64);
+                let gives = self.options.observer.is_set();
+                let swept =
+                    self.repeat(attempts, |until| self.rows.sweep(OBSERVED_BATCH_MAX, gives, until))?;
+                self.tally.add_swept(swept.rows as u64);
+                removed.extend(swept.sessions);
             }
             Stored::Session(_) | Stored::Moved(_) => return Ok(false),
         }

@@ -1,14 +1,14 @@
 //! Sessions in the memory of this process: the smallest back end, for tests of a program and as an example for other
 //! back ends.
 use super::row::{CutOffs, Row, Stored};
-use super::{CutOff, RowPage, RowStore, RowStoreOptions, Rows, Selected, Swap, UserRows};
+use super::{CutOff, RowPage, RowStore, RowStoreOptions, Rows, Selected, Swap, Swept, UserRows};
 use crate::admin::Cursor;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::queue::Queues;
 use crate::record::Record;
-use crate::store::Durability;
+use crate::store::{Durability, EndReason, EndedSession};
 use crate::sync::{Instant, Mutex};
 use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
@@ -247,7 +247,7 @@ impl Rows for MemoryRows {
         Ok(selected)
     }
 
-    fn sweep(&self, limit: usize, _until: Instant) -> Result<usize> {
+    fn sweep(&self, limit: usize, gives_sessions: bool, _until: Instant) -> Result<Swept> {
         let (mut tables, now) = (self.tables.lock(), self.now());
         // Goes on where the last sweep has stopped, and then from the beginning: a result below the limit must mean
         // that no such row is left.
@@ -258,10 +258,17 @@ impl Rows for MemoryRows {
         tables.swept = over.last().copied();
         over.sort_unstable();
         over.dedup();
-        for id in &over {
-            tables.rows.remove(id);
+        let mut swept = Swept::new(over.len(), Vec::new());
+        for id in over {
+            if let Some(Stored::Session(row)) = tables.rows.remove(&id)
+                && gives_sessions
+            {
+                let is_cut_off = !row.cut_offs.stands(tables.cut_offs_of_row(&row));
+                let reason = if is_cut_off { EndReason::CutOff } else { EndReason::Expired };
+                swept.sessions.push(EndedSession::over(id, Some(row.record), reason));
+            }
         }
-        Ok(over.len())
+        Ok(swept)
     }
 
     fn cut_offs(&self, user: Option<&[u8; 16]>, _until: Instant) -> Result<CutOffs> {
@@ -326,11 +333,16 @@ mod tests {
                 .unwrap()
                 .unwrap();
         }
+        let sweep = |limit| {
+            let swept = rows.sweep(limit, true, soon).unwrap();
+            let records = swept.sessions.iter().filter(|session| session.record.is_some()).count();
+            (swept.rows, records, rows.len())
+        };
         for (left, removed) in [(70, 30), (50, 20), (50, 0)] {
-            assert_eq!((rows.sweep(30, soon).unwrap(), rows.len()), (removed, left));
+            assert_eq!(sweep(30), (removed, removed, left));
         }
         clock.advance(Duration::from_secs(1));
-        assert_eq!((rows.sweep(1000, soon).unwrap(), rows.len()), (50, 0));
+        assert_eq!(sweep(1000), (50, 50, 0));
     }
 
     #[test]

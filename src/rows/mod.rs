@@ -42,7 +42,7 @@ mod store;
 mod user_sessions;
 mod write;
 
-pub use admin::RowPage;
+pub use admin::{RowPage, Swept};
 pub use bytes::{decode, encode};
 #[cfg(feature = "sqlite")]
 pub(crate) use bytes::{decode_moved, encode_moved, refused};
@@ -129,13 +129,13 @@ pub trait Rows: Send + Sync {
     fn remove(&self, id: &PublicId, until: Instant) -> Result<Option<Selected>>;
 
     /// Removes some rows that are over: expired sessions, sessions that a cut-off has ended, and moved ids whose grace
-    /// period is over. At most `limit` rows; returns how many. If that is fewer than `limit`, no more are
-    /// there.
+    /// period is over. At most `limit` rows; returns how many, and with `gives_sessions` also the sessions among them.
+    /// If it removes fewer than `limit`, no more are there.
     ///
     /// # Errors
     ///
     /// See [`Rows`].
-    fn sweep(&self, limit: usize, until: Instant) -> Result<usize>;
+    fn sweep(&self, limit: usize, gives_sessions: bool, until: Instant) -> Result<Swept>;
 
     /// The number of cut-offs of all users and, if the digest of a user is given, of that user.
     ///
@@ -330,8 +330,8 @@ impl<R: Rows + ?Sized> Rows for Arc<R> {
     fn remove(&self, id: &PublicId, until: Instant) -> Result<Option<Selected>> {
         (**self).remove(id, until)
     }
-    fn sweep(&self, limit: usize, until: Instant) -> Result<usize> {
-        (**self).sweep(limit, until)
+    fn sweep(&self, limit: usize, gives_sessions: bool, until: Instant) -> Result<Swept> {
+        (**self).sweep(limit, gives_sessions, until)
     }
     fn cut_offs(&self, user: Option<&[u8; 16]>, until: Instant) -> Result<CutOffs> {
         (**self).cut_offs(user, until)

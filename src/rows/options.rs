@@ -1,6 +1,7 @@
 //! The options of a store on a server: unit, bounds, default and cost.
 use super::{RowStore, Rows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer};
 use crate::store::Durability;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub struct RowStoreOptions {
     pub(super) record_bytes_max: usize,
     pub(super) entries_max: usize,
     pub(super) known_bytes: usize,
+    pub(super) observer: Observer,
 }
 
 impl Default for RowStoreOptions {
@@ -33,6 +35,7 @@ impl Default for RowStoreOptions {
             record_bytes_max: 1 << 20,
             entries_max: 1024,
             known_bytes: 8 << 20,
+            observer: Observer::default(),
         }
     }
 }
@@ -80,6 +83,30 @@ impl RowStoreOptions {
     #[must_use]
     pub fn known_bytes(mut self, bytes: usize) -> Self {
         self.known_bytes = bytes;
+        self
+    }
+
+    /// Calls `observer` for the [ends](Event::Ended) of sessions that no request has asked for: those that this
+    /// process's sweeps remove, and that operators end. It runs on the thread that caused the event, without a lock;
+    /// while it runs in a sweep, the sweep waits. A panic in it is contained. With an observer, the server sends the
+    /// sessions that a sweep removes.
+    ///
+    /// Events of requests go to the observer of [`Sessions`](crate::Sessions::with_observer), which may be the same
+    /// function.
+    ///
+    /// ```
+    /// use sessile::rows::{MemoryRows, RowStoreOptions};
+    /// let rows = MemoryRows::new(sessile::Clock::system());
+    /// let store = RowStoreOptions::new().observer(|event| println!("{event:?}")).open(rows)?;
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn observer(self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.observed_by(Observer::new(observer))
+    }
+
+    pub(crate) fn observed_by(mut self, observer: Observer) -> Self {
+        self.observer = observer;
         self
     }
 

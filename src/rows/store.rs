@@ -5,14 +5,14 @@ use super::retry::Attempts;
 use super::row::{MovedRow, RandomTags, Row, Stored};
 use super::write::{Target, Write, Written};
 use super::{CutOff, CutOffs, Rows, Selected, Swap};
-use crate::admin::{Admin, Tally};
+use crate::admin::Tally;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId, Token};
 use crate::queue::{Queues, Turn};
 use crate::record::{Record, user_digest};
 use crate::store::{
-    Absent, Change, Durability, Guarantees, HOPS_MAX, Live, Lookup, Page, Rotation, Saved, Store,
-    UserSessions,
+    Absent, Change, Durability, EndReason, EndedSession, Guarantees, HOPS_MAX, Live, Lookup, Page, Rotation,
+    Saved, Store, UserSessions,
 };
 use crate::sync::Instant;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -156,7 +156,7 @@ impl<R: Rows> RowStore<R> {
     }
 
     /// Removes a row. Returns what it held. If an answer was lost, and the row is gone now, returns `Removed::Unknown`.
-    fn remove(&self, id: &PublicId, attempts: &mut Attempts) -> Result<Removed> {
+    pub(super) fn remove(&self, id: &PublicId, attempts: &mut Attempts) -> Result<Removed> {
         let mut was_unanswered = false;
         let selected = self.repeat(attempts, |until| {
             let removed = self.rows.remove(id, until);
@@ -168,28 +168,37 @@ impl<R: Rows> RowStore<R> {
             None if was_unanswered => Removed::Unknown,
             None => Removed::Nothing,
             Some(Selected { stored: Stored::Moved(moved), .. }) => Removed::Moved(moved),
-            Some(Selected { stored: Stored::Session(row), cut_offs }) => Removed::Session {
-                was_live: !row.record.is_expired(self.rows.now()) && row.cut_offs.stands(cut_offs),
-            },
+            Some(Selected { stored: Stored::Session(row), cut_offs }) => {
+                let over = self.over(&row, cut_offs);
+                Removed::Session(EndedSession { id: *id, record: Some(row.record), over })
+            }
         })
     }
 
-    /// Ends a session, or the one to which rotations have moved it. Returns the id of the live one that was ended.
+    /// Why a row's session is over, if it is.
+    pub(super) fn over(&self, row: &Row, cut_offs: CutOffs) -> Option<EndReason> {
+        if !row.cut_offs.stands(cut_offs) {
+            return Some(EndReason::CutOff);
+        }
+        row.record.is_expired(self.rows.now()).then_some(EndReason::Expired)
+    }
+
+    /// Removes a session, or the one to which rotations have moved it.
     pub(super) fn remove_session(
         &self,
         mut id: PublicId,
         attempts: &mut Attempts,
-    ) -> Result<Option<PublicId>> {
+    ) -> Result<Option<EndedSession>> {
         for _ in 0..=HOPS_MAX {
             match self.remove(&id, attempts)? {
-                Removed::Session { was_live } => return Ok(was_live.then_some(id)),
+                Removed::Session(removed) => return Ok(Some(removed)),
                 Removed::Moved(moved) => match self.next_hop(&id, &moved) {
                     Some(next) => id = next,
                     None => return Ok(None),
                 },
                 Removed::Nothing => return Ok(None),
                 // The session was ended by the first attempt of this call, whose answer was lost, or by another call.
-                Removed::Unknown => return Ok(Some(id)),
+                Removed::Unknown => return Ok(Some(EndedSession::live(id, None))),
             }
         }
         Ok(None)
@@ -284,9 +293,9 @@ impl<R: Rows> RowStore<R> {
 }
 
 /// What was in a row that was removed.
-enum Removed {
+pub(super) enum Removed {
     Nothing,
-    Session { was_live: bool },
+    Session(EndedSession),
     Moved(MovedRow),
     Unknown,
 }
@@ -382,8 +391,12 @@ impl<R: Rows> Store for RowStore<R> {
     }
 
     fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+        self.end(token).map(EndedSession::live_id)
+    }
+
+    fn end(&self, token: &Token) -> Result<Option<EndedSession>> {
         let Some(session) = token.session_id() else { return Ok(None) };
-        self.delete_by_id(&session.public_id())
+        self.end_by_id(session.public_id())
     }
 
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -403,7 +416,11 @@ impl<R: Rows> Store for RowStore<R> {
     }
 
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
-        self.tally.end(self.delete_session_of_user(user, *id), Option::is_some)
+        self.end_session_of(user, id).map(EndedSession::live_id)
+    }
+
+    fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<EndedSession>> {
+        self.tally.end_session(self.delete_session_of_user(user, *id))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -5,7 +5,7 @@ use super::{RowStore, Rows};
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::record::user_digest;
-use crate::store::{HOPS_MAX, Live, Page, UserSession, UserSessions};
+use crate::store::{EndedSession, HOPS_MAX, Live, Page, UserSession, UserSessions};
 use std::collections::VecDeque;
 
 /// The most rows that are read at once.
@@ -61,8 +61,12 @@ impl<R: Rows> RowStore<R> {
         UserSessions::page(page, true, std::iter::from_fn(|| next().transpose()))
     }
 
-    /// Ends a session if it is this user's. Returns the id of the live one that was ended.
-    pub(super) fn delete_session_of_user(&self, user: &str, mut id: PublicId) -> Result<Option<PublicId>> {
+    /// Ends a session if it is this user's.
+    pub(super) fn delete_session_of_user(
+        &self,
+        user: &str,
+        mut id: PublicId,
+    ) -> Result<Option<EndedSession>> {
         let mut attempts = self.attempts()?;
         for _ in 0..=HOPS_MAX {
             match self.state(&id, &mut attempts)? {

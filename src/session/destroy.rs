@@ -2,7 +2,7 @@
 use super::Session;
 use super::found::Found;
 use crate::error::Result;
-use crate::event::Event;
+use crate::store::{EndReason, EndedSession};
 use std::cell::OnceCell;
 
 /// Whether [`Session::destroy`] found a live session.
@@ -48,7 +48,7 @@ impl Session {
     pub fn destroy(&mut self) -> Result<Destroyed> {
         self.accessed.set(true);
         self.modified = true;
-        let destroyed = self.destroy_in_store();
+        let destroyed = self.destroy_in_store(EndReason::Logout);
         let destroyed = self.note_failure(destroyed)?;
         if self.presented_token {
             self.remove_cookie();
@@ -58,32 +58,39 @@ impl Session {
 
     /// Deletes the sessions of all tokens that the request has sent, and one that this request has created. The state
     /// of this session changes only if all could be deleted.
-    pub(super) fn destroy_in_store(&mut self) -> Result<Destroyed> {
+    pub(super) fn destroy_in_store(&mut self, reason: EndReason) -> Result<Destroyed> {
         let current = self.current();
         let own = current.map(|current| &current.token).filter(|token| !self.candidates.contains(token));
-        let mut failure = None;
+        let (mut failure, mut failed) = (None, Vec::new());
         let mut ended = false;
         let mut cookie_is_dead = false;
         for token in self.candidates.iter().chain(own) {
-            let deleted = self.context.store.delete(token);
-            cookie_is_dead |= deleted.is_ok() && self.cookie.carries(token);
-            match deleted {
-                Ok(deleted) => {
+            let removed = self.context.store.end(token);
+            cookie_is_dead |= removed.is_ok() && self.cookie.carries(token);
+            match removed {
+                Ok(removed) => {
                     // The session may be absent because an earlier, failed attempt of this request has ended it, under
                     // an id that is not known here.
                     let presented = || {
                         let of_current = current.filter(|current| current.token == *token);
-                        of_current.map_or_else(|| token.public_id(), |current| current.id)
+                        match of_current {
+                            Some(current) => EndedSession::live(current.id, Some(current.record.clone())),
+                            None => EndedSession::live(token.public_id(), None),
+                        }
                     };
-                    if let Some(id) = deleted.or_else(|| self.destroy_failed.then(presented)) {
-                        ended = true;
-                        self.context.observe(&Event::Destroyed(id));
+                    let had_failed = self.failed_ends.contains(token);
+                    if let Some(removed) = removed.or_else(|| had_failed.then(presented)) {
+                        ended |= removed.was_live();
+                        self.context.observer.notify_ends([&removed], reason);
                     }
                 }
-                Err(error) => failure = failure.or(Some(error)),
+                Err(error) => {
+                    failure = failure.or(Some(error));
+                    failed.push(token.clone());
+                }
             }
         }
-        self.destroy_failed = failure.is_some();
+        self.failed_ends = failed;
         if cookie_is_dead {
             self.drop_cookie();
         }

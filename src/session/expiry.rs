@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::id::Token;
 use crate::lifetime::Renewed;
 use crate::record::{Expiry, Record, Timing};
-use crate::store::Verdict;
+use crate::store::{EndReason, Verdict};
 use std::time::{Duration, SystemTime};
 
 impl Session {
@@ -177,7 +177,7 @@ impl Session {
     pub(super) fn expire(&mut self) -> Result<()> {
         let current = self.current();
         let was_presented = current.is_some_and(|current| self.candidates.contains(&current.token));
-        if self.destroy_in_store()? == Destroyed::Ended && was_presented {
+        if self.destroy_in_store(EndReason::Expired)? == Destroyed::Ended && was_presented {
             self.remove_cookie();
         }
         Ok(())

@@ -102,8 +102,8 @@ pub struct Session {
     presented_token: bool,
     /// Whether the response removes the cookie, unless a new session is stored.
     removes_cookie: bool,
-    /// Whether an attempt to destroy the session failed, perhaps after the session had ended.
-    destroy_failed: bool,
+    /// The tokens for which the last attempt to destroy the session failed, perhaps after their sessions had ended.
+    failed_ends: Vec<Token>,
     /// Whether a save failed in this request, even if a later one succeeded. No cache may then keep the response.
     save_failed: bool,
     delta: LazyDelta,
@@ -131,7 +131,7 @@ impl Session {
             saved: false,
             saved_relaxed: false,
             removes_cookie: false,
-            destroy_failed: false,
+            failed_ends: Vec::new(),
             save_failed: false,
             delta: LazyDelta::default(),
             expiry: None,

@@ -5,10 +5,10 @@ use super::found::{Current, Found};
 use super::{IdChange, PendingCookie, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::id::Token;
+use crate::id::{PublicId, Token};
 use crate::lifetime::Renewed;
 use crate::record::{Record, Timing};
-use crate::store::{Durability, Rotation, Saved, Verdict};
+use crate::store::{Durability, Live, Rotation, Saved, Verdict};
 use std::cell::OnceCell;
 use std::time::SystemTime;
 
@@ -243,9 +243,28 @@ impl Session {
         self.context.lifetime.apply(&mut timing, expiry, now);
         record.set_timing(timing);
         let saved = self.context.store.create(&record, self.durability)?;
-        self.context.observe(&Event::Created(saved.live.id));
+        self.observe_new(&saved.live);
         self.set_current(saved, now, true);
         Ok(true)
+    }
+
+    /// Reports a new session, and the login that has made it.
+    fn observe_new(&self, live: &Live) {
+        let (id, record) = (live.id, &live.record);
+        self.context.observe(&Event::Created { id, record });
+        if self.is_login_pending() {
+            self.context.observe(&Event::LoggedIn { from: None, to: id, record });
+        }
+    }
+
+    /// Reports that a session has moved from a public id to another one, if a rotation or a login was pending.
+    fn observe_moved(&self, from: PublicId, live: &Live) {
+        let (to, record) = (live.id, &live.record);
+        match self.id_change {
+            IdChange::Login(_) => self.context.observe(&Event::LoggedIn { from: Some(from), to, record }),
+            IdChange::Rotate if from != to => self.context.observe(&Event::Rotated { from, to, record }),
+            IdChange::Keep | IdChange::Rotate => {}
+        }
     }
 
     /// Applies the result of an update or a rotation.
@@ -253,9 +272,7 @@ impl Session {
         let Some(before) = self.current() else { return self.apply_login(saved, now) };
         let send_cookie = moved || saved.token != before.token;
         if saved.token != before.token {
-            if saved.live.id != before.id && self.id_change != IdChange::Keep {
-                self.context.observe(&Event::Rotated { from: before.id, to: saved.live.id });
-            }
+            self.observe_moved(before.id, &saved.live);
             // The session with its new token stays one of those that a `destroy` ends.
             let before = before.token.clone();
             self.candidates.replace(&before, &saved.token);
@@ -267,7 +284,7 @@ impl Session {
     #[cold]
     fn apply_login(&mut self, saved: Saved, now: SystemTime) {
         if let Some(moved) = self.moved().cloned() {
-            self.context.observe(&Event::Rotated { from: moved.public_id(), to: saved.live.id });
+            self.observe_moved(moved.public_id(), &saved.live);
             self.candidates.replace(&moved, &saved.token);
         }
         self.set_current(saved, now, true);

@@ -32,7 +32,8 @@ fn noting_rotations(stage: &Stage) -> (Sessions, Arc<Mutex<usize>>) {
     let counted = rotations.clone();
     let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     let sessions = sessions.with_observer(move |event| {
-        *counted.lock() += usize::from(matches!(event, Event::Rotated { .. }));
+        *counted.lock() +=
+            usize::from(matches!(event, Event::Rotated { .. } | Event::LoggedIn { from: Some(_), .. }));
     });
     (sessions, rotations)
 }

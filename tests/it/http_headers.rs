@@ -7,6 +7,7 @@
 use crate::support::cookie_jar::{Jar, SetCookie};
 use crate::support::memory::files_but_moved;
 use crate::support::probe::{Call, Probe, quick_directory};
+use sessile::store::EndReason;
 use sessile::{
     Clock, Cookies, Destroyed, Durability, ErrorKind, Event, Expiry, FileStore, FileStoreOptions, Lifetime,
     Lookup, PublicId, Record, Renewal, SameSite, Sessions, Store, Token, Verdict, Visit,
@@ -64,7 +65,8 @@ struct Site {
 enum Seen {
     Created(PublicId),
     Rotated(PublicId, PublicId),
-    Destroyed(PublicId),
+    LoggedIn(Option<PublicId>, PublicId),
+    Ended(PublicId, EndReason),
     Expired(PublicId),
     Malformed,
     NotFound(PublicId),
@@ -171,9 +173,10 @@ impl Site {
 impl Seen {
     fn of(event: &Event<'_>) -> Self {
         match event {
-            Event::Created(id) => Self::Created(*id),
-            Event::Rotated { from, to } => Self::Rotated(*from, *to),
-            Event::Destroyed(id) => Self::Destroyed(*id),
+            Event::Created { id, .. } => Self::Created(*id),
+            Event::Rotated { from, to, .. } => Self::Rotated(*from, *to),
+            Event::LoggedIn { from, to, .. } => Self::LoggedIn(*from, *to),
+            Event::Ended { id, reason, .. } => Self::Ended(*id, *reason),
             Event::Expired(id) => Self::Expired(*id),
             Event::Malformed => Self::Malformed,
             Event::NotFound(id) => Self::NotFound(*id),
@@ -1029,7 +1032,10 @@ fn logout_ends_every_session_that_the_request_presented() {
     visit.destroy().unwrap();
     assert_eq!(visit.finish(500).unwrap(), owned(&[VARY, REMOVAL, NO_STORE]));
     assert!(tokens.iter().all(|token| !site.is_live(token)));
-    assert_eq!(site.seen(), tokens.iter().map(|token| Seen::Destroyed(id_of(token))).collect::<Vec<_>>());
+    assert_eq!(
+        site.seen(),
+        tokens.iter().map(|token| Seen::Ended(id_of(token), EndReason::Logout)).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -1103,9 +1109,9 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_public_id() {
     visit.login("ada").unwrap();
     visit.save().unwrap();
     let moved = visit.public_id().unwrap().unwrap();
-    assert_eq!(site.seen(), [Seen::Rotated(rotated, moved)]);
+    assert_eq!(site.seen(), [Seen::LoggedIn(Some(rotated), moved)]);
     visit.destroy().unwrap();
-    assert_eq!(site.seen(), [Seen::Destroyed(moved)]);
+    assert_eq!(site.seen(), [Seen::Ended(moved, EndReason::Logout)]);
     visit.destroy().unwrap();
     assert_eq!(site.seen(), [], "nothing was there to end");
 
@@ -1139,7 +1145,7 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_public_id() {
     let mut visit = site.sessions.visit([&*header(&token)]);
     visit.set_expiry(Expiry::At(UNIX_EPOCH));
     visit.finish(200).unwrap();
-    assert_eq!(site.seen(), [Seen::Destroyed(id_of(&token))]);
+    assert_eq!(site.seen(), [Seen::Ended(id_of(&token), EndReason::Expired)]);
 }
 
 /// Prints every public type, for a session whose token is known to the test.

@@ -1,6 +1,7 @@
 //! The life of a session from its first save to its end. Unknown ids are never adopted. Ids change on request.
 //! Concurrent saves are merged by entry. An ended session stays ended. A failed save can be tried again.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
+use crate::support::told::told;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use sessile::{
@@ -1436,7 +1437,7 @@ fn a_store_may_give_a_new_token_with_every_update(stage: &Stage) {
 fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
-    let sessions = stage.sessions().with_observer(move |event| log.lock().push(format!("{event:?}")));
+    let sessions = stage.sessions().with_observer(move |event| log.lock().push(told(event)));
     let check = |expected: &[String]| assert_eq!(std::mem::take(&mut *seen.lock()), expected);
     let made_up = made_up_token();
     let unknown = sessile::PublicId::digest(made_up.expose().as_bytes());
@@ -1454,10 +1455,10 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     session.rotate_id();
     session.save().unwrap();
     let second = session.public_id().unwrap().unwrap();
-    check(&[format!("Rotated {{ from: {first:?}, to: {second:?} }}")]);
+    check(&[format!("Rotated({first:?}, {second:?})")]);
     let token = token_of(&session);
     session.destroy().unwrap();
-    check(&[format!("Destroyed({second:?})")]);
+    check(&[format!("Ended({second:?}, logout)")]);
     session.destroy().unwrap();
     assert!(sessions.session([token]).is_empty().unwrap());
     check(&[format!("NotFound({second:?})")]);

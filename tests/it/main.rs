@@ -33,6 +33,7 @@ mod limits;
 mod logins;
 mod moved_ids;
 mod nesting;
+mod observed_ends;
 mod opening;
 mod permissions;
 mod processes;

@@ -430,7 +430,7 @@ fn a_logout_under_a_rotated_id_is_observed_by_the_id_it_ended(stage: &Stage) {
     let seen: Arc<Mutex<Vec<PublicId>>> = Arc::default();
     let observed = seen.clone();
     let sessions = stage.sessions().with_observer(move |event| {
-        if let Event::Destroyed(id) = event {
+        if let Event::Ended { id, .. } = event {
             observed.lock().push(*id);
         }
     });

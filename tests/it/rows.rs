@@ -1,9 +1,10 @@
 //! Stores on servers: what is sent for each operation, how a failing server is met, and for how long.
 use parking_lot::Mutex;
-use sessile::admin::Scanned;
+use sessile::admin::{Scanned, SweepOutcome};
 use sessile::record::Login;
 use sessile::rows::{
     CutOff, CutOffs, MemoryRows, MemoryStore, Row, RowPage, RowStore, RowStoreOptions, Rows, Selected, Swap,
+    Swept,
 };
 use sessile::{
     Absent, Admin, Clock, Durability, Error, ErrorKind, Lookup, PublicId, Record, Result, Rotation, Store,
@@ -107,8 +108,8 @@ impl Rows for Line {
     fn remove(&self, id: &PublicId, until: Instant) -> Result<Option<Selected>> {
         self.pass("remove", || self.rows.remove(id, until))
     }
-    fn sweep(&self, limit: usize, until: Instant) -> Result<usize> {
-        self.pass("sweep", || self.rows.sweep(limit, until))
+    fn sweep(&self, limit: usize, gives_sessions: bool, until: Instant) -> Result<Swept> {
+        self.pass("sweep", || self.rows.sweep(limit, gives_sessions, until))
     }
     fn import(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<bool> {
         self.pass("import", || self.rows.import(id, row, how, until))
@@ -560,24 +561,30 @@ fn the_health_of_a_store_is_that_of_its_server() {
     }
 }
 
-/// A batch that fails ends the sweep. What the batches before it have removed is counted.
+/// A batch that fails ends the sweep. The report counts the batches before it, and the failure. If there are none, the
+/// failure is the result.
 #[test]
-fn a_sweep_that_fails_half_way_has_counted_its_batches() {
+fn a_sweep_that_fails_half_way_reports_its_batches() {
     let line = Line::new();
     let store = store(&line);
     for _ in 0..500 {
         store.create(&Record::new(now(), now()), Durability::OfStore).unwrap();
     }
     let failure = Arc::clone(&line);
-    let error = store.sweep_with(&SweepOptions::new().per_second(1000), &mut move |progress| {
+    line.fail("sweep", ErrorKind::Storage, false);
+    assert_eq!(store.sweep(&SweepOptions::new()).unwrap_err().kind(), ErrorKind::Storage);
+    let swept = store.sweep_with(&SweepOptions::new().per_second(1000), &mut move |progress| {
         if progress.report.removed > 0 {
             failure.fail("sweep", ErrorKind::Storage, false);
         }
         std::ops::ControlFlow::Continue(())
     });
-    assert_eq!(error.unwrap_err().kind(), ErrorKind::Storage);
-    let left = store.count().unwrap();
+    let (report, left) = (swept.unwrap(), store.count().unwrap());
     assert!(left < 500, "a batch was done");
+    let kinds: Vec<_> = report.errors.iter().map(Error::kind).collect();
+    let expected = (SweepOutcome::Failed, 500 - left, 1);
+    assert_eq!((report.outcome, report.removed, report.failed), expected);
+    assert_eq!(kinds, [ErrorKind::Storage]);
     assert_eq!(store.stats().swept, 500 - left);
     line.plan.lock().clear();
     assert_eq!(store.sweep(&SweepOptions::new()).unwrap().removed, left);

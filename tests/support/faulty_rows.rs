@@ -1,7 +1,9 @@
 //! A server of rows whose answers are lost, and whose operations are late, done twice, refused or away, by seed.
 use crate::support::dice::Dice;
 use parking_lot::Mutex;
-use sessile::rows::{CutOff, CutOffs, Move, MovedRow, Row, RowPage, Rows, Selected, Stored, Swap, Tags};
+use sessile::rows::{
+    CutOff, CutOffs, Move, MovedRow, Row, RowPage, Rows, Selected, Stored, Swap, Swept, Tags,
+};
 use sessile::{Durability, Error, ErrorKind, PublicId, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -220,8 +222,8 @@ impl Rows for FaultyRows {
         self.write(move |rows| rows.remove(&id, until))
     }
 
-    fn sweep(&self, limit: usize, until: Instant) -> Result<usize> {
-        self.write(move |rows| rows.sweep(limit, until))
+    fn sweep(&self, limit: usize, gives_sessions: bool, until: Instant) -> Result<Swept> {
+        self.write(move |rows| rows.sweep(limit, gives_sessions, until))
     }
 
     fn import(&self, id: &PublicId, row: &Row, how: Durability, until: Instant) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! Sessions in a map: the simplest store that keeps the promises of [`Store`].
 use super::cut_offs::{CutOffs, with_number};
 use parking_lot::Mutex;
-use sessile::store::{GRACE_MAX, HOPS_MAX};
+use sessile::store::{EndReason, EndedSession, GRACE_MAX, HOPS_MAX};
 use sessile::{
     Absent, Change, Clock, Durability, Error, ErrorKind, Guarantees, Live, Lookup, Moved, Page, PublicId,
     Record, Result, Rotation, Saved, SessionId, Store, Token, UserSession, UserSessions, Verdict,
@@ -152,14 +152,21 @@ impl Store for MemoryStore {
     }
 
     fn delete(&self, token: &Token) -> Result<Option<PublicId>> {
+        self.end(token).map(EndedSession::live_id)
+    }
+
+    fn end(&self, token: &Token) -> Result<Option<EndedSession>> {
         let mut places = self.places.lock();
         let now = self.now();
         let Some(id) = id_of(token).and_then(|id| places.meant(id, now)) else { return Ok(None) };
-        let was_live = places.live(id, now).is_some();
-        if let Some(Place::Session(_)) = places.0.get(&id) {
-            places.0.remove(&id);
+        let Some(Place::Session(record)) = places.0.get(&id) else { return Ok(None) };
+        let mut ended = EndedSession::live(id, Some(record.clone()));
+        if places.live(id, now).is_none() {
+            let is_expired = record.is_expired(now);
+            ended.over = Some(if is_expired { EndReason::Expired } else { EndReason::CutOff });
         }
-        Ok(was_live.then_some(id))
+        places.0.remove(&id);
+        Ok(Some(ended))
     }
 
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
@@ -203,13 +210,17 @@ impl Store for MemoryStore {
     }
 
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
+        self.end_session_of(user, id).map(EndedSession::live_id)
+    }
+
+    fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<EndedSession>> {
         let mut places = self.places.lock();
         let Some(id) = places.meant(*id, self.now()) else { return Ok(None) };
-        let is_there = places.live(id, self.now()).is_some_and(|record| record.user() == Some(user));
-        if is_there {
+        let live = places.live(id, self.now()).filter(|record| record.user() == Some(user)).cloned();
+        if live.is_some() {
             places.0.remove(&id);
         }
-        Ok(is_there.then_some(id))
+        Ok(live.map(|record| EndedSession::live(id, Some(record))))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -149,7 +149,7 @@ Examples:
 Each hour by cron, for a store of the user `shop` (/etc/cron.d/sessile):
   17 * * * *  shop  sessile sweep /var/lib/shop/sessions >/dev/null
 
-JSON: outcome (completed, already_running), examined, removed, cut_off,
+JSON: outcome (completed, failed, already_running), examined, removed, cut_off,
 renewed, damaged, temporary, unknown, failed, bytes_freed, seconds.
 
 Exit codes: see sessile --help.")]

@@ -1,11 +1,11 @@
 //! Stores in a database file: opening one, what `sessile doctor` looks for in it, and `sessile schema`.
 use crate::args::Schema;
 use crate::doctor::{Examination, little_space, mount_finding};
+use crate::store::in_words;
 use crate::terminal::{error_chain, json_line, print, warn};
 use crate::{Access, Failure, Outcome, VerbResult};
 use indicatif::HumanBytes;
 use serde_json::json;
-use sessile::Event;
 use sessile::database::{SqliteOptions, SqliteStore};
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(crate) fn open(path: &Path, access: Access) -> Result<SqliteStore, Failure> 
         .record_bytes_max(16 << 20)
         .entries_max(1 << 16)
         .known_bytes(0)
-        .observer(|event: &Event<'_>| warn(format_args!("{event:?}")));
+        .observer(|event| in_words(event).into_iter().for_each(warn));
     Ok(options.open(path)?)
 }
 

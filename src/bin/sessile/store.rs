@@ -87,7 +87,7 @@ pub(crate) fn open_files(dir: &Path, access: Access) -> Result<FileStore, Failur
         .watch(false)
         .record_bytes_max(16 << 20)
         .entries_max(1 << 16)
-        .observer(|event| warn(in_words(event)));
+        .observer(|event| in_words(event).into_iter().for_each(warn));
     let opened = options.clone().open(dir)?;
     if access != Access::Create {
         return Ok(opened);
@@ -110,9 +110,10 @@ pub(crate) fn is_log_lost() -> bool {
     LOG_IS_LOST.load(Ordering::Relaxed)
 }
 
-/// The text of an event, for operators.
-fn in_words(event: &Event<'_>) -> String {
-    match event {
+/// The text of an event, for operators; `None` for the end of a session, which the verb itself has asked for.
+pub(crate) fn in_words(event: &Event<'_>) -> Option<String> {
+    Some(match event {
+        Event::Ended { .. } => return None,
         Event::ShardsRecreated { path, shards } => format!(
             "session directory `{}` lacked shard directories, which were recreated: {}",
             path.display(),
@@ -131,5 +132,5 @@ fn in_words(event: &Event<'_>) -> String {
             )
         }
         other => format!("{other:?}"),
-    }
+    })
 }

@@ -84,9 +84,13 @@ fn summary(report: &SweepReport, dry_run: bool) -> String {
 }
 
 fn as_json(report: &SweepReport) -> serde_json::Value {
-    let is_done = report.outcome != SweepOutcome::AlreadyRunning;
+    let outcome = match report.outcome {
+        SweepOutcome::AlreadyRunning => "already_running",
+        SweepOutcome::Failed => "failed",
+        _ => "completed",
+    };
     json!({
-        "outcome": if is_done { "completed" } else { "already_running" },
+        "outcome": outcome,
         "examined": report.files.examined,
         "removed": report.removed,
         "moved": report.files.moved,

@@ -141,10 +141,16 @@ impl SqliteOptions {
         self
     }
 
-    /// Called with the events of opening ([`Event::MadePrivate`]). Without it, they go to standard error.
+    /// Called with the events of opening ([`Event::MadePrivate`]), and with the ends of sessions that no request has
+    /// asked for: see [`RowStoreOptions::observer`]. Without it, failures are written to standard error.
     #[must_use]
-    pub fn observer(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.observer = Observer::new(observer);
+    pub fn observer(self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.observed_by(Observer::new(observer))
+    }
+
+    pub(crate) fn observed_by(mut self, observer: Observer) -> Self {
+        self.rows = self.rows.observed_by(observer.clone());
+        self.observer = observer;
         self
     }
 

@@ -6,7 +6,9 @@ use crate::clock::micros;
 use crate::database::columns::{ALL_USERS, Columns, Found, numbers, signed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::rows::{CutOff, CutOffs, Move, Row, RowPage, Rows, Selected, Stored, Swap, UserRows, refused};
+use crate::rows::{
+    CutOff, CutOffs, Move, Row, RowPage, Rows, Selected, Stored, Swap, Swept, UserRows, refused,
+};
 use crate::store::Durability;
 use crate::sync::Instant;
 use rusqlite::types::FromSqlResult;
@@ -31,7 +33,7 @@ fn columns<'a>(row: &'a rusqlite::Row<'_>) -> FromSqlResult<(&'a [u8], Found<'a>
 }
 
 /// The row of this id.
-fn selected(id: &PublicId, row: &rusqlite::Row<'_>) -> Result<Selected> {
+pub(super) fn selected(id: &PublicId, row: &rusqlite::Row<'_>) -> Result<Selected> {
     match columns(row) {
         Ok((_, found)) => found.decode(id),
         Err(error) => {
@@ -246,8 +248,8 @@ impl Rows for SqliteRows {
         })
     }
 
-    fn sweep(&self, limit: usize, until: Instant) -> Result<usize> {
-        self.sweep_rows(limit, until)
+    fn sweep(&self, limit: usize, gives_sessions: bool, until: Instant) -> Result<Swept> {
+        self.sweep_rows(limit, gives_sessions, until)
     }
 
     fn cut_offs(&self, user: Option<&[u8; 16]>, until: Instant) -> Result<CutOffs> {

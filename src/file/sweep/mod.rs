@@ -37,7 +37,7 @@ use super::layout::{DUE, SHARDS};
 use crate::admin::{Pace, SweepOptions, SweepOutcome, SweepProgressFn, SweepReport};
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::Store;
+use crate::store::{EndedSession, Store};
 use crate::sync::Instant;
 use marker::Marker;
 use std::io;
@@ -75,6 +75,7 @@ impl FileStore {
                     walked: [false; SHARDS as usize],
                     index_failures: 0,
                     users: UserWalk::default(),
+                    removed: None,
                     report: SweepReport::default(),
                     pace: Pace::new(options.budget, progress),
                 };
@@ -141,6 +142,8 @@ struct Pass<'a> {
     /// The number of sessions that could not be inserted in the index again.
     index_failures: u64,
     users: UserWalk,
+    /// The session that was removed last, until the observer has heard of it.
+    removed: Option<EndedSession>,
     report: SweepReport,
     pace: Pace<'a>,
 }

@@ -10,6 +10,8 @@ use crate::file::layout::{RUN, SessionPath, USERS, shard_of};
 use crate::file::scan::{Content, ScannedFile};
 use crate::file::session_lock::{LockResult, SessionRef, UnreadableFile};
 use crate::id::PublicId;
+use crate::record::Record;
+use crate::store::{EndReason, EndedSession};
 use crate::sync::Instant;
 use std::io;
 use std::path::Path;
@@ -28,6 +30,8 @@ impl Pass<'_> {
         } else {
             self.remove(shard, id, counted)
         };
+        // The session's lock is released.
+        self.store.options.observer.notify_ends(&self.removed.take(), EndReason::Expired);
         tried.unwrap_or_else(|error| match error.kind() {
             ErrorKind::Busy => EntryOutcome::Retry,
             _ if is_of_another_version(&error) => {
@@ -51,13 +55,13 @@ impl Pass<'_> {
             LockResult::Missing => Ok(EntryOutcome::Done),
             LockResult::Session(locked) => {
                 let deadline = locked.newest.record.deadline();
-                let is_cut_off = self.store.coherence.has_ended(&locked.newest.record, &id)?;
-                if !is_cut_off && !self.store.is_expired(&locked.newest.record) {
+                let Some(reason) = self.store.over(&locked)? else {
                     return Ok(self.later(deadline, EntryOutcome::Renewed));
-                }
+                };
                 if self.store.remove(shard, &locked)? {
+                    self.note_removed(id, Some(&locked.newest.record), reason);
                     self.report.removed += 1;
-                    self.report.files.cut_off += u64::from(is_cut_off);
+                    self.report.files.cut_off += u64::from(reason == EndReason::CutOff);
                     self.report.files.bytes_freed += 2 * locked.slot_size as u64;
                 }
                 Ok(EntryOutcome::Done)
@@ -160,7 +164,9 @@ impl Pass<'_> {
                     .map_err(|error| self.store.root.error("sync leftover of session", &path, error))?;
             }
             self.store.coherence.invalidate(&id, None, Cause::Ended)?;
-            self.store.unlink(shard, &path)?;
+            if self.store.unlink(shard, &path)? && unreadable.is_damaged {
+                self.note_removed(id, None, EndReason::Damaged);
+            }
         }
         if unreadable.is_damaged {
             self.count_damaged(stat.changed, stat.bytes);
@@ -168,6 +174,13 @@ impl Pass<'_> {
             self.count_leftover(stat.bytes);
         }
         Ok(EntryOutcome::Done)
+    }
+
+    /// Notes a session that was removed, for the observer.
+    fn note_removed(&mut self, id: PublicId, record: Option<&Record>, reason: EndReason) {
+        if self.store.options.observer.is_set() {
+            self.removed = Some(EndedSession::over(id, record.cloned(), reason));
+        }
     }
 
     /// Removes a temporary file that is old enough, unless the process that writes it has it locked.

@@ -6,7 +6,7 @@ use crate::admin::{Admin, SweepOptions};
 use crate::clock::Clock;
 use crate::file::slot::{self, Mark, PREFIX_LEN, State};
 use crate::id::PublicId;
-use crate::store::GRACE_MAX;
+use crate::store::{EndedSession, GRACE_MAX};
 use std::time::UNIX_EPOCH;
 
 const GRACE: Duration = Duration::from_secs(3600);
@@ -22,7 +22,7 @@ fn move_on(store: &FileStore, session: &SessionId) -> SessionId {
 }
 
 fn end(store: &FileStore, session: &SessionId) -> Option<PublicId> {
-    store.delete_file(SessionRef::Id(session)).unwrap()
+    EndedSession::live_id(store.delete_file(SessionRef::Id(session)).unwrap())
 }
 
 fn impatient() -> Fixture {
@@ -235,7 +235,7 @@ fn a_mark_that_cannot_be_completed_is_an_error_of_the_logout() {
         let (ended, _) = during(fail_nth(failing, 0), delete);
         assert!(ended.is_err(), "{failing}");
         assert_eq!(fixture.text(&successor).as_deref(), Some("new"), "{failing}: it is there");
-        assert_eq!(delete().unwrap(), Some(successor.public_id()), "{failing}");
+        assert_eq!(EndedSession::live_id(delete().unwrap()), Some(successor.public_id()), "{failing}");
         assert_eq!(fixture.text(&successor), None, "{failing}");
     }
 }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use sessile::database::SqliteOptions;
 use sessile::file::Content;
 use sessile::rows::{MemoryRows, RowStoreOptions};
+use sessile::store::EndedSession;
 use sessile::{
     Admin, Change, Clock, Cookies, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Guarantees,
     Lifetime, Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store,
@@ -217,6 +218,11 @@ impl Store for Rig {
         self.inner.delete(token)
     }
 
+    fn end(&self, token: &Token) -> Result<Option<EndedSession>> {
+        self.pass(Call::Delete)?;
+        self.inner.end(token)
+    }
+
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
         self.pass(Call::Load)?;
         self.inner.successor(token)
@@ -240,6 +246,11 @@ impl Store for Rig {
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<Option<PublicId>> {
         self.pass(Call::Delete)?;
         self.inner.delete_session_of(user, id)
+    }
+
+    fn end_session_of(&self, user: &str, id: &PublicId) -> Result<Option<EndedSession>> {
+        self.pass(Call::Delete)?;
+        self.inner.end_session_of(user, id)
     }
 
     fn guarantees(&self) -> Guarantees {

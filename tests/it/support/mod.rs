@@ -7,6 +7,7 @@ pub(crate) mod probe;
 pub(crate) mod rerun;
 pub(crate) mod server;
 pub(crate) mod sweeping;
+pub(crate) mod told;
 pub(crate) mod waiting;
 
 // Helpers that the random tests use, too.
