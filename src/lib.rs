@@ -44,6 +44,7 @@
 //! | [`store`] | [`Store`]: the promises of every storage mode, [`Durability`] |
 //! | [`store_url`] | stores by URL |
 //! | `rows` (a feature) | stores on servers: `Rows` for back ends, `RowStore`, and `MemoryStore` for tests |
+//! | `database` (a feature) | stores in a database: `SqliteStore` |
 //! | [`event`] | [`Event`]: the events that a program can observe |
 //! | [`error`] | [`Error`], [`ErrorKind`] |
 //! | [`value`], [`record`], [`id`], [`clock`] | basic types |
@@ -61,9 +62,12 @@ pub mod _documentation;
 pub mod admin;
 pub mod clock;
 mod contained;
+#[cfg(all(feature = "sqlite", not(all(test, shuttle))))]
+pub mod database;
 pub mod error;
 pub mod event;
 pub mod file;
+mod file_system;
 mod fork;
 pub mod http;
 pub mod id;

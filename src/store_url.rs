@@ -4,9 +4,10 @@
 //! |---|---|
 //! | a path, `file:DIR`, `file:///DIR` | [`FileStore`] in that directory; made if there is none |
 //! | `memory:` | `MemoryStore`, which ends with the process; needs the feature `rows` |
+//! | `sqlite:PATH`, `sqlite:///PATH` | `SqliteStore` in that file; made if there is none; needs the feature `sqlite` or `sqlite-bundled` |
 //!
-//! A path that begins with one of these schemes is written with `./` before it. In `file:` URLs, as in paths, every
-//! character stands for itself: there are no `%` escapes.
+//! A path that begins with one of these schemes is written with `./` before it. In `file:` and `sqlite:` URLs, as in
+//! paths, every character stands for itself: there are no `%` escapes.
 //!
 //! # Secrets
 //!
@@ -26,8 +27,7 @@ use std::sync::Arc;
 
 /// The schemes of storage modes that this version of the crate does not have yet. They are known, so that a URL with a
 /// password is not taken for the path of a directory.
-const OTHERS: [&str; 11] = [
-    "sqlite",
+const OTHERS: [&str; 10] = [
     "postgres",
     "postgresql",
     "mysql",
@@ -57,6 +57,7 @@ pub struct StoreUrl(Place);
 enum Place {
     Directory(PathBuf),
     Memory,
+    Sqlite(PathBuf),
 }
 
 impl StoreUrl {
@@ -89,10 +90,13 @@ impl StoreUrl {
         };
         let Some((scheme, rest)) = split(text) else { return directory(path) };
         match &*scheme.to_ascii_lowercase() {
-            "file" => match rest.strip_prefix("//") {
-                Some(rest) if rest.starts_with('/') => directory(Path::new(rest)),
-                Some(_) => Err(refused("a `file:` URL has no host: write file:DIR or file:///DIR")),
-                None => directory(Path::new(rest)),
+            "file" => match without_host(rest) {
+                Some(rest) => directory(Path::new(rest)),
+                None => Err(refused("a `file:` URL has no host: write file:DIR or file:///DIR")),
+            },
+            "sqlite" => match without_host(rest) {
+                Some(rest) => database(rest),
+                None => Err(refused("a `sqlite:` URL has no host: write sqlite:PATH or sqlite:///PATH")),
             },
             "memory" if rest.is_empty() => Ok(Self(Place::Memory)),
             "memory" => Err(refused("a store in memory has no name: write memory:")),
@@ -119,7 +123,24 @@ impl StoreUrl {
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {
             Place::Directory(path) => Some(path),
-            Place::Memory => None,
+            Place::Memory | Place::Sqlite(_) => None,
+        }
+    }
+
+    /// The database file, if the store is one in such a file.
+    ///
+    /// ```
+    /// use sessile::store_url::StoreUrl;
+    /// use std::path::Path;
+    /// let url = StoreUrl::parse("sqlite:/srv/sessions.db")?;
+    /// assert_eq!(url.sqlite_path(), Some(Path::new("/srv/sessions.db")));
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sqlite_path(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Sqlite(path) => Some(path),
+            Place::Directory(_) | Place::Memory => None,
         }
     }
 
@@ -156,6 +177,17 @@ impl StoreUrl {
             Place::Memory => Err(Error::new(ErrorKind::Unsupported, "open a store").with_reason(
                 "stores in memory need the feature `rows` of the crate, which this build lacks",
             )),
+            #[cfg(all(feature = "sqlite", not(all(test, shuttle))))]
+            Place::Sqlite(path) => {
+                Ok(Arc::new(crate::database::SqliteOptions::new().observed_by(observer).open(path)?))
+            },
+            #[cfg(not(all(feature = "sqlite", not(all(test, shuttle)))))]
+            Place::Sqlite(path) => {
+                Err(Error::new(ErrorKind::Unsupported, "open a store").with_path(path).with_reason(
+                    "stores in a database file need the feature `sqlite` or `sqlite-bundled` of the crate, which this \
+                     build lacks",
+                ))
+            }
         }
     }
 }
@@ -172,12 +204,9 @@ impl FromStr for StoreUrl {
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            // A path that begins with `//` would be read as a host.
-            Place::Directory(path) => {
-                let host = if path.as_os_str().as_encoded_bytes().starts_with(b"//") { "//" } else { "" };
-                write!(f, "file:{host}{}", path.display())
-            }
+            Place::Directory(path) => write!(f, "file:{}{}", host_before(path), path.display()),
             Place::Memory => f.write_str("memory:"),
+            Place::Sqlite(path) => write!(f, "sqlite:{}{}", host_before(path), path.display()),
         }
     }
 }
@@ -203,6 +232,29 @@ fn directory(path: &Path) -> Result<StoreUrl> {
         return Err(refused("the path of the directory is empty"));
     }
     Ok(StoreUrl(Place::Directory(path.to_owned())))
+}
+
+/// An empty host, if the path begins with `//`, and so would be read as one.
+fn host_before(path: &Path) -> &'static str {
+    if path.as_os_str().as_encoded_bytes().starts_with(b"//") { "//" } else { "" }
+}
+
+/// The path in a URL that may begin with an empty host; `None` if there is a host.
+fn without_host(rest: &str) -> Option<&str> {
+    match rest.strip_prefix("//") {
+        Some(rest) => rest.starts_with('/').then_some(rest),
+        None => Some(rest),
+    }
+}
+
+/// A database file. Other libraries read options after a `?`, and `:memory:` as a database without a file.
+fn database(path: &str) -> Result<StoreUrl> {
+    match path {
+        "" => Err(refused("the path of the database file is empty")),
+        ":memory:" => Err(refused("a store in memory is written memory:")),
+        _ if path.contains('?') => Err(refused("a `sqlite:` URL has no options, and no `?` in its path")),
+        _ => Ok(StoreUrl(Place::Sqlite(path.into()))),
+    }
 }
 
 /// A URL without the parts that may have secrets.
@@ -251,7 +303,7 @@ fn is_plain(byte: u8) -> bool {
 /// Whether a text is a URL, and not a path with a colon in it.
 fn is_url(scheme: &str, rest: &str) -> bool {
     let scheme = scheme.to_ascii_lowercase();
-    rest.starts_with("//") || ["file", "memory"].contains(&&*scheme) || OTHERS.contains(&&*scheme)
+    rest.starts_with("//") || ["file", "memory", "sqlite"].contains(&&*scheme) || OTHERS.contains(&&*scheme)
 }
 
 fn refused(reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -276,7 +328,21 @@ mod tests {
 
     #[test]
     fn a_place_is_shown_as_a_url_of_the_same_place() {
-        for text in ["a", "/a b", "//a", "///a", "./memory:", " a ", "file:////a", "memory:", "file:file:x"] {
+        for text in [
+            "a",
+            "/a b",
+            "//a",
+            "///a",
+            "./memory:",
+            " a ",
+            "file:////a",
+            "memory:",
+            "file:file:x",
+            "sqlite:a b.db",
+            "sqlite:/a",
+            "sqlite:////a",
+            "sqlite:sqlite:a",
+        ] {
             let place = StoreUrl::parse(text).unwrap();
             assert_eq!(StoreUrl::parse(place.to_string()).unwrap(), place, "{text}: {place}");
         }
@@ -293,6 +359,10 @@ mod tests {
         check("file:", ErrorKind::Config, "empty");
         check("file://host/dir", ErrorKind::Config, "no host");
         check("memory:x", ErrorKind::Config, "no name");
+        check("sqlite:", ErrorKind::Config, "empty");
+        check("sqlite://ada:hunter2@host/x", ErrorKind::Config, "no host");
+        check("sqlite::memory:", ErrorKind::Config, "memory:");
+        check("sqlite:a.db?mode=rwc", ErrorKind::Config, "no options");
         check("http://host", ErrorKind::Config, "`http`");
         check("redis://host/0", ErrorKind::Unsupported, "`redis://host/0`");
     }
@@ -301,10 +371,17 @@ mod tests {
     fn white_space_makes_no_directory_of_a_url() {
         use std::os::unix::ffi::OsStrExt;
         let not_utf8 = std::ffi::OsStr::from_bytes(b"postgres://ada:hunter2\xff@host");
-        for text in [" postgres://ada:hunter2@host", "\u{a0}redis:x", "\t\nhttp://x", " file:a", " memory:"]
-            .map(Path::new)
-            .into_iter()
-            .chain([Path::new(not_utf8)])
+        for text in [
+            " postgres://ada:hunter2@host",
+            "\u{a0}redis:x",
+            "\t\nhttp://x",
+            " file:a",
+            " memory:",
+            " sqlite:a",
+        ]
+        .map(Path::new)
+        .into_iter()
+        .chain([Path::new(not_utf8)])
         {
             let error = StoreUrl::parse(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{text:?}");
@@ -327,7 +404,6 @@ mod tests {
             ("postgres://ada:hunter2", "postgres:…"),
             ("postgres://[hunter2]:1", "postgres:…"),
             ("postgres://host/db&password=hunter2", "postgres:…"),
-            ("sqlite:/srv/shop.db", "sqlite:…"),
         ] {
             let error = StoreUrl::parse(text).unwrap_err();
             assert!(error.to_string().ends_with(&format!("`{shown}`")), "{text}: {error}");

@@ -22,8 +22,6 @@ mod stat;
 pub(super) use boot::boot_id;
 pub(super) use cut_offs::truncate;
 pub(super) use directory::Directory;
-#[cfg(all(test, not(shuttle)))]
-pub(super) use file_system::pretending;
 pub(super) use making::{IfExists, make_root, set_mode_of_root, temporary_name};
 pub(super) use opened::{
     append, invalidate_at, read_at, read_whole, stat, stat_with_times, sync_data, touch, write_at,

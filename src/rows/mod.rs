@@ -45,10 +45,14 @@ mod write;
 
 pub use admin::{RowPage, Swept};
 pub use bytes::{decode, encode};
+#[cfg(feature = "sqlite")]
+pub(crate) use bytes::{decode_moved, encode_moved, refused};
 pub use memory::{MemoryRows, MemoryStore};
 pub use options::RowStoreOptions;
 pub use poll::Peeked;
 pub use pool::Pool;
+#[cfg(feature = "sqlite")]
+pub(crate) use retry::jittered;
 pub use row::{CutOffs, MovedRow, Row, Stored, Tags};
 pub use store::RowStore;
 pub use user_sessions::UserRows;

@@ -20,7 +20,7 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 #[derive(Clone, Debug)]
 pub struct RowStoreOptions {
     pub(super) durability: Durability,
-    pub(super) wait: Duration,
+    pub(crate) wait: Duration,
     pub(super) record_bytes_max: usize,
     pub(super) entries_max: usize,
     pub(super) known_bytes: usize,
@@ -116,6 +116,12 @@ impl RowStoreOptions {
     ///
     /// [`ErrorKind::Config`] if an option is out of its bounds.
     pub fn open<R: Rows>(self, rows: R) -> Result<RowStore<R>> {
+        self.check()?;
+        Ok(RowStore::with_options(rows, self))
+    }
+
+    /// Refuses options that are out of their bounds.
+    pub(crate) fn check(&self) -> Result<()> {
         let refuse = |reason: String| Err(Error::new(ErrorKind::Config, "open a store").with_reason(reason));
         if self.wait < WAIT.0 || self.wait > WAIT.1 {
             return refuse(format!(
@@ -127,6 +133,12 @@ impl RowStoreOptions {
             let (asked, most) = (self.record_bytes_max, crate::record::BYTES_MAX);
             return refuse(format!("the largest record has {asked} bytes, and must have at most {most}"));
         }
-        Ok(RowStore::with_options(rows, self))
+        Ok(())
+    }
+
+    /// The longest time that one call takes.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.wait
     }
 }

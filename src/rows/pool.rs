@@ -1,8 +1,10 @@
 //! A bounded pool of connections, for back ends of [`Rows`](super::Rows).
 //!
-//! The pool is a channel with one slot for each connection that there may be at most: a slot has an idle connection, or
-//! is empty and allows to open one. So the bound, the wait for a free connection and its order are the channel's.
+//! The pool is a channel with one permit for each connection that there may be at most, and a stack of idle connections.
+//! So the bound, the wait for a permit and its order are the channel's.
 //!
+//! - **The connection that was used last is used first**: what it keeps in memory is most recent, and a program of one
+//!   thread opens one connection.
 //! - **No thread, and no ping before a use.** A connection that the server has closed fails at its next use, and the
 //!   store repeats the operation, where that is safe.
 //! - **A connection is never used again after an error**, except after [`Busy`](ErrorKind::Busy), which says that the
@@ -11,8 +13,8 @@
 //! - **A panic loses a connection, not its slot.**
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::ForkGuard;
-use crate::sync::Instant;
 use crate::sync::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crate::sync::{Instant, Mutex};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -28,8 +30,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// # Ok::<(), sessile::Error>(())
 /// ```
 pub struct Pool<C> {
-    slots: Receiver<Slot<C>>,
-    freed: Sender<Slot<C>>,
+    permits: Receiver<()>,
+    freed: Sender<()>,
+    /// Idle connections, that used last at the end, each with the number of losses before it was opened.
+    idle: Mutex<Vec<(C, u64)>>,
     open: Box<Open<C>>,
     /// The number of losses so far. A connection that was opened before the last one is not used again.
     losses: AtomicU64,
@@ -40,32 +44,41 @@ pub struct Pool<C> {
 
 type Open<C> = dyn Fn(Instant) -> Result<C> + Send + Sync;
 
-/// An idle connection, and the number of losses before it was opened; `None` if one may be opened.
-type Slot<C> = Option<(C, u64)>;
-
-/// A slot that a thread has taken. When it is dropped, also by a panic, it goes back to the pool with its content.
+/// A permit that a thread has taken. When it is dropped, also by a panic, it goes back to the pool with the connection.
 struct Taken<'a, C> {
     pool: &'a Pool<C>,
-    slot: Slot<C>,
+    connection: Option<(C, u64)>,
 }
 
 impl<C> Drop for Taken<'_, C> {
     fn drop(&mut self) {
-        // The channel has room for every slot.
-        let _ = self.pool.freed.try_send(self.slot.take());
+        self.pool.idle.lock().extend(self.connection.take());
+        // The channel has room for every permit.
+        let _ = self.pool.freed.try_send(());
+    }
+}
+
+/// A forked child closes no connection: the parent still uses it, and a child that says goodbye to the server, or
+/// releases the locks of a file, does so in the parent's name.
+impl<C> Drop for Pool<C> {
+    fn drop(&mut self) {
+        if !self.fork_guard.same_process() {
+            std::mem::forget(std::mem::take(self.idle.get_mut()));
+        }
     }
 }
 
 impl<C> Pool<C> {
     /// A pool of at most `size` connections (1 or more), which are opened by `open` when they are needed.
     pub fn new(size: usize, open: impl Fn(Instant) -> Result<C> + Send + Sync + 'static) -> Self {
-        let (freed, slots) = bounded(size.max(1));
+        let (freed, permits) = bounded(size.max(1));
         for _ in 0..size.max(1) {
-            let _ = freed.try_send(None);
+            let _ = freed.try_send(());
         }
         Self {
-            slots,
+            permits,
             freed,
+            idle: Mutex::default(),
             open: Box::new(open),
             losses: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
@@ -83,7 +96,7 @@ impl<C> Pool<C> {
     pub fn with<T>(&self, until: Instant, run: impl FnOnce(&mut C) -> Result<T>) -> Result<T> {
         let mut taken = self.take(until)?;
         let losses = self.losses.load(Ordering::SeqCst);
-        let idle = taken.slot.take().filter(|(_, opened)| *opened == losses);
+        let idle = self.idle.lock().pop().filter(|(_, opened)| *opened == losses);
         let (mut connection, opened) = match idle {
             Some(idle) => idle,
             None => ((self.open)(until).inspect_err(|_| self.is_down.store(true, Ordering::SeqCst))?, losses),
@@ -93,7 +106,7 @@ impl<C> Pool<C> {
         match kind {
             None | Some(ErrorKind::Busy) => {
                 self.is_down.store(false, Ordering::SeqCst);
-                taken.slot = Some((connection, opened));
+                taken.connection = Some((connection, opened));
             }
             Some(ErrorKind::Unavailable | ErrorKind::Unanswered) => {
                 self.is_down.store(true, Ordering::SeqCst);
@@ -109,8 +122,8 @@ impl<C> Pool<C> {
             return Err(Error::new(ErrorKind::Forked, "use a connection")
                 .with_reason("the process that opened it was forked; open the store after the fork"));
         }
-        match self.slots.recv_deadline(until) {
-            Ok(slot) => Ok(Taken { pool: self, slot }),
+        match self.permits.recv_deadline(until) {
+            Ok(()) => Ok(Taken { pool: self, connection: None }),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let error = |kind, reason| Err(Error::new(kind, "wait for a connection").with_reason(reason));
                 if self.is_down.load(Ordering::SeqCst) {
@@ -129,7 +142,7 @@ impl<C> Pool<C> {
 /// Shows no connection: its address may have a password.
 impl<C> fmt::Debug for Pool<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("free", &self.slots.len()).finish_non_exhaustive()
+        f.debug_struct("Pool").field("free", &self.permits.len()).finish_non_exhaustive()
     }
 }
 
@@ -196,7 +209,7 @@ mod tests {
             }
         });
         assert!((1..=3).contains(&most.into_inner()));
-        assert_eq!((pool.slots.len(), open.load(Ordering::SeqCst) <= 3), (3, true));
+        assert_eq!((pool.permits.len(), open.load(Ordering::SeqCst) <= 3), (3, true));
     }
 
     #[test]
@@ -248,13 +261,33 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(pool.with(soon(), |()| Ok(())).unwrap_err().kind(), ErrorKind::Unavailable);
         }
-        assert_eq!(pool.slots.len(), 2);
+        assert_eq!(pool.permits.len(), 2);
     }
 
     #[test]
-    fn a_forked_child_gets_no_connection() {
-        let (mut pool, _) = numbered(1);
+    fn the_connection_that_was_used_last_is_used_first() {
+        let (pool, open) = numbered(4);
+        assert_eq!((0..6).map(|_| number(&pool)).collect::<Vec<_>>(), [1; 6]);
+        assert_eq!(open.load(Ordering::SeqCst), 1);
+        pool.with(soon(), |first| {
+            assert_eq!((first.number, number(&pool), number(&pool)), (1, 2, 2));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(number(&pool), 1);
+    }
+
+    #[test]
+    fn a_forked_child_gets_no_connection_and_closes_none() {
+        let (mut pool, open) = numbered(1);
+        assert_eq!(number(&pool), 1);
         pool.fork_guard = ForkGuard::of_another_process();
         assert_eq!(fail(&pool, ErrorKind::Busy), ErrorKind::Forked);
+        drop(pool);
+        assert_eq!(open.load(Ordering::SeqCst), 1);
+        let (pool, open) = numbered(1);
+        assert_eq!(number(&pool), 1);
+        drop(pool);
+        assert_eq!(open.load(Ordering::SeqCst), 0);
     }
 }

@@ -54,7 +54,7 @@ impl Attempts {
 
 /// A random time between half of the pause and the whole, so that callers that have failed together do not try again
 /// together.
-fn jittered(pause: Duration) -> Duration {
+pub(crate) fn jittered(pause: Duration) -> Duration {
     // If the random generator fails, the pause is the half. No promise depends on it.
     let [part] = random::bytes("draw a pause").unwrap_or_default();
     pause / 2 + pause * u32::from(part) / 512

@@ -29,6 +29,7 @@ mod pages;
 mod processes;
 mod reaper;
 mod rows;
+mod sqlite;
 mod stage;
 mod stale;
 mod support;
@@ -60,6 +61,7 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     pages::WORKERS,
     processes::WORKERS,
     reaper::WORKERS,
+    sqlite::WORKERS,
     stale::WORKERS,
     sweep_races::WORKERS,
 ];
@@ -84,6 +86,7 @@ const TRIALS: &[Trials] = &[
     processes::TRIALS,
     reaper::TRIALS,
     rows::TRIALS,
+    sqlite::TRIALS,
     stale::TRIALS,
     sweep_races::TRIALS,
 ];

@@ -1,5 +1,5 @@
 //! A move of all sessions from one store to another, as an operator makes it: [`Admin::scan`] on the one side,
-//! [`Admin::import`] on the other, into another directory and into a store on a server. Afterwards each live session is
+//! [`Admin::import`] on the other, into another directory, into a store on a server and into a database file. Afterwards each live session is
 //! there with the same record under the same id, its secret opens it, no ended one is alive, and a cut-off that the
 //! target had before stays in force. Then eight threads go on working with the target.
 //!
@@ -8,6 +8,7 @@ use crate::figures::Figures;
 use crate::stage;
 use crate::support::dice::Dice;
 use sessile::admin::{ScanPage, Scanned};
+use sessile::database::SqliteStore;
 use sessile::record::Login;
 use sessile::rows::{MemoryRows, RowStoreOptions};
 use sessile::{
@@ -65,12 +66,13 @@ impl Made {
 fn a_moved_store_has_the_same_sessions_and_the_same_ends(dir: &Path, time: Duration) -> Figures {
     let count = u64::try_from(time.as_millis() * 3).unwrap().clamp(800, 1_000_000);
     let source = stage::options().open(dir.join("source")).unwrap();
-    let targets: [(&'static str, Arc<dyn Admin>); 2] = [
+    let targets: [(&'static str, Arc<dyn Admin>); 3] = [
         ("moved to a directory", Arc::new(stage::options().open(dir.join("target")).unwrap())),
         (
             "moved to a server",
             Arc::new(RowStoreOptions::new().open(MemoryRows::new(Clock::system())).unwrap()),
         ),
+        ("moved to a database", Arc::new(SqliteStore::open(dir.join("sessions.db")).unwrap())),
     ];
     let mut made = fill(&source, count, 0);
     source.delete_of("gone", None).unwrap();

@@ -10,15 +10,18 @@ use crate::rounds::Rounds;
 use crate::support::dice::Dice;
 use crate::support::faulty_rows::{Broken, FaultyRows};
 use parking_lot::Mutex;
-use sessile::rows::{MemoryRows, RowStore, RowStoreOptions};
+use sessile::database::SqliteOptions;
+use sessile::rows::{MemoryRows, RowStore, RowStoreOptions, Rows};
 use sessile::{Clock, Durability, ErrorKind, Lookup, Record, Result, Rotation, Store, Token, Value, Verdict};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 trials! {
     a_server_that_loses_answers_loses_and_doubles_nothing,
+    a_database_whose_answers_are_lost_loses_and_doubles_nothing,
     a_swap_that_replaces_what_it_has_not_seen_is_noticed,
     a_row_with_one_tag_is_noticed,
     a_change_that_runs_again_after_a_lost_answer_is_noticed,
@@ -49,11 +52,25 @@ struct Expected {
 }
 
 fn a_server_that_loses_answers_loses_and_doubles_nothing(_: &Path, time: Duration) -> Figures {
+    all_rounds(time, |clock| Arc::new(MemoryRows::new(clock)))
+}
+
+/// Each round in new tables of one file.
+fn a_database_whose_answers_are_lost_loses_and_doubles_nothing(dir: &Path, time: Duration) -> Figures {
+    let tables = AtomicU64::new(0);
+    all_rounds(time, |clock| {
+        let prefix = format!("round{}_", tables.fetch_add(1, Ordering::SeqCst));
+        let options = SqliteOptions::new().clock(clock).table_prefix(&prefix);
+        Arc::new(options.open_rows(dir.join("sessions.db")).unwrap())
+    })
+}
+
+fn all_rounds(time: Duration, rows: impl Fn(Clock) -> Arc<dyn Rows>) -> Figures {
     let rounds = Rounds::new(time, &[]);
     let mut figures = Figures::default();
     let mut sum = Done::default();
     while let Some(round) = rounds.next() {
-        sum.add(&run_round(round, None, &mut figures));
+        sum.add(&run_round(round, None, &mut figures, &rows));
         if figures.has_faults() {
             break;
         }
@@ -85,7 +102,7 @@ fn notices(broken: Broken) -> Figures {
     let (mut sum, mut result) = (Done::default(), Figures::default());
     for round in 0.. {
         let mut figures = Figures::default();
-        sum.add(&run_round(round, Some(broken), &mut figures));
+        sum.add(&run_round(round, Some(broken), &mut figures, |clock| Arc::new(MemoryRows::new(clock))));
         sum.check_unknown(&mut figures);
         if figures.has_faults() {
             result.events = vec![("operations until it was noticed", sum.operations)];
@@ -126,9 +143,14 @@ impl Done {
     }
 }
 
-fn run_round(round: u64, broken: Option<Broken>, figures: &mut Figures) -> Done {
+fn run_round(
+    round: u64,
+    broken: Option<Broken>,
+    figures: &mut Figures,
+    rows: impl Fn(Clock) -> Arc<dyn Rows>,
+) -> Done {
     // The clock stands still, so that no grace period ends because the machine is busy with other work.
-    let rows = Arc::new(MemoryRows::new(Clock::manual(SystemTime::now())));
+    let rows = rows(Clock::manual(SystemTime::now()));
     let lines = [0, 1].map(|line| Arc::new(FaultyRows::new(Arc::clone(&rows), 2 * round + line, 20, broken)));
     let stores = lines.each_ref().map(|line| RowStoreOptions::new().open(Arc::clone(line)).unwrap());
     let sessions: Vec<_> = (0..SESSIONS)
@@ -281,7 +303,7 @@ fn load(store: &Faulty, session: &Mutex<Expected>, token: &Token) {
 }
 
 /// What is stored when all is done, by a store without faults.
-fn check(store: &RowStore<Arc<MemoryRows>>, expected: &Expected) {
+fn check(store: &RowStore<Arc<dyn Rows>>, expected: &Expected) {
     let (last, former) = expected.tokens.split_last().unwrap();
     for token in former {
         assert!(matches!(store.load(token).unwrap(), Lookup::Absent(_)), "a replaced token is alive");

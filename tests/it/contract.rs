@@ -69,6 +69,7 @@ use cut_offs::*;
 
 store_contract!(memory, Stage::memory());
 store_contract!(rows, Stage::rows());
+store_contract!(sqlite, Stage::sqlite());
 store_contract!(files_relaxed, Stage::light_files());
 store_contract!(files_power_safe, Stage::files(Durability::PowerSafe));
 
@@ -78,6 +79,7 @@ fn every_mode_guarantees_what_it_is_known_for() {
     for (mode, stage, guarantees) in [
         ("memory", Stage::memory(), full),
         ("rows", Stage::rows(), full),
+        ("sqlite", Stage::sqlite(), full),
         ("files", Stage::files(Durability::Relaxed), full),
     ] {
         assert_eq!(stage.store.guarantees(), guarantees, "{mode}");

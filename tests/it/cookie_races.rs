@@ -73,7 +73,7 @@ fn without_a_grace_period_the_same_requests_lose_more() {
         (Finding::ChangeNotInBrowser, [184, 190]),
         (Finding::ChangeOfAnotherUser, [0, 196]),
     ];
-    for stage in [Stage::memory(), Stage::rows(), Stage::light_files()] {
+    for stage in [Stage::memory(), Stage::rows(), Stage::sqlite(), Stage::light_files()] {
         assert_eq!(all_pairs(&stage, Duration::ZERO), Tally::from(expected));
     }
 }

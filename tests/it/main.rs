@@ -10,6 +10,7 @@ mod coherence;
 mod command;
 mod command_care;
 mod command_list;
+mod command_sqlite;
 mod contract;
 mod cookie_races;
 mod damage;
@@ -45,6 +46,7 @@ mod rows;
 mod servers;
 mod shop;
 mod shop_live;
+mod sqlite;
 mod step_up;
 mod store_urls;
 mod support;
@@ -71,6 +73,7 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     processes::WORKERS,
     reaper::WORKERS,
     restored::WORKERS,
+    sqlite::WORKERS,
     user_limits::WORKERS,
     failures::WORKERS,
     wait_ended::WORKERS,

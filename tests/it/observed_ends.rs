@@ -5,6 +5,7 @@ use crate::support::memory::{Call, Stage, files_but_moved, on_every_storage, sec
 use crate::support::told::told;
 use parking_lot::Mutex;
 use serde_json::json;
+use sessile::database::SqliteOptions;
 use sessile::file::AtLimit;
 use sessile::rows::{MemoryRows, RowStoreOptions};
 use sessile::store::EndedSession;
@@ -246,6 +247,16 @@ impl Observed {
         Self { store, second, clock, log, other_log, _dir: dir }
     }
 
+    fn sqlite() -> Self {
+        let (dir, clock) = (TempDir::new().unwrap(), Clock::manual(start()));
+        let [(store, log), (second, other_log)] = [(); 2].map(|()| {
+            let log = Log::default();
+            let options = SqliteOptions::new().clock(clock.clone()).observer(log.observer());
+            (Arc::new(options.open(dir.path().join("a.db")).unwrap()) as Arc<dyn Admin>, log)
+        });
+        Self { store, second, clock, log, other_log, _dir: dir }
+    }
+
     /// A session that lives for this many seconds.
     fn session(&self, user: &str, seconds: u64) -> Saved {
         let mut record = Record::new(self.clock.now(), self.clock.now() + secs(seconds));
@@ -263,6 +274,7 @@ fn a_sweep_of_files_observes_each_session_it_removes() {
 #[test]
 fn a_sweep_of_rows_observes_each_session_it_removes() {
     a_sweep_observes_each_session_it_removes(&Observed::rows());
+    a_sweep_observes_each_session_it_removes(&Observed::sqlite());
 }
 
 fn a_sweep_observes_each_session_it_removes(stage: &Observed) {
@@ -298,7 +310,7 @@ fn a_sweep_observes_each_session_it_removes(stage: &Observed) {
 
 #[test]
 fn of_a_sweep_and_a_logout_at_once_one_is_observed() {
-    for stage in [Observed::files(), Observed::rows()] {
+    for stage in [Observed::files(), Observed::rows(), Observed::sqlite()] {
         let sessions = sessions_in(Arc::clone(&stage.second)).with_observer(stage.log.observer());
         for _ in 0..20 {
             let saved = stage.session("ada", 10);
@@ -322,6 +334,7 @@ fn an_operators_act_in_files_is_observed_by_the_store() {
 #[test]
 fn an_operators_act_in_rows_is_observed_by_the_store() {
     an_operators_act_is_observed_by_the_store(&Observed::rows());
+    an_operators_act_is_observed_by_the_store(&Observed::sqlite());
 }
 
 fn an_operators_act_is_observed_by_the_store(stage: &Observed) {

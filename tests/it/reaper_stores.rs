@@ -54,10 +54,12 @@ fn check_ends(reports: &Receiver<Told>) {
 #[test]
 fn expired_sessions_are_removed_from_every_kind_of_store() {
     let dir = directory_in_memory();
-    let stores: [Arc<dyn Admin>; 3] = [
+    let database = directory_in_memory();
+    let stores: [Arc<dyn Admin>; 4] = [
         Arc::new(MemoryStore::new()),
         StoreUrl::parse("memory:").unwrap().open().unwrap(),
         StoreUrl::parse(dir.path()).unwrap().open().unwrap(),
+        StoreUrl::parse(format!("sqlite:{}/a.db", database.path().display())).unwrap().open().unwrap(),
     ];
     for store in stores {
         (0..20).for_each(|_| create(&*store, HOUR));

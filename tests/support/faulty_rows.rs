@@ -2,7 +2,7 @@
 use crate::support::dice::Dice;
 use parking_lot::Mutex;
 use sessile::rows::{
-    CutOff, CutOffs, MemoryRows, Move, MovedRow, Row, RowPage, Rows, Selected, Stored, Swap, Swept, Tags,
+    CutOff, CutOffs, Move, MovedRow, Row, RowPage, Rows, Selected, Stored, Swap, Swept, Tags,
 };
 use sessile::{Durability, Error, ErrorKind, PublicId, Result};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(crate) enum Broken {
 
 /// Rows behind a line that fails.
 pub(crate) struct FaultyRows {
-    rows: Arc<MemoryRows>,
+    rows: Arc<dyn Rows>,
     dice: Mutex<Dice>,
     /// Of this many operations, one fails; 0 for none.
     fails_one_in: AtomicU64,
@@ -34,7 +34,7 @@ pub(crate) struct FaultyRows {
 }
 
 /// An operation that the server carries out later.
-type Late = Box<dyn FnOnce(&MemoryRows) + Send>;
+type Late = Box<dyn FnOnce(&dyn Rows) + Send>;
 
 /// What happens to an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ enum Fate {
 }
 
 impl FaultyRows {
-    pub(crate) fn new(rows: Arc<MemoryRows>, seed: u64, fails_one_in: u64, broken: Option<Broken>) -> Self {
+    pub(crate) fn new(rows: Arc<dyn Rows>, seed: u64, fails_one_in: u64, broken: Option<Broken>) -> Self {
         Self {
             rows,
             dice: Mutex::new(Dice::new(seed)),
@@ -75,7 +75,7 @@ impl FaultyRows {
         self.fails_one_in.store(0, Ordering::SeqCst);
         self.away.store(0, Ordering::SeqCst);
         while let Some(late) = self.next_late() {
-            late(&self.rows);
+            late(&*self.rows);
         }
     }
 
@@ -115,14 +115,14 @@ impl FaultyRows {
 
     fn run<T>(
         &self,
-        run: impl Fn(&MemoryRows) -> Result<T> + Clone + Send + 'static,
+        run: impl Fn(&dyn Rows) -> Result<T> + Clone + Send + 'static,
         rerun: ErrorKind,
     ) -> Result<T> {
         // Now and then an earlier one arrives.
         if self.dice.lock().roll(8) == 0
             && let Some(late) = self.next_late()
         {
-            late(&self.rows);
+            late(&*self.rows);
         }
         let fate = self.fate();
         if matches!(fate, Fate::Late | Fate::Twice) {
@@ -134,18 +134,18 @@ impl FaultyRows {
             Err(Error::new(rerun, "hear from the server"))
         };
         match fate {
-            Fate::Answered => run(&self.rows),
+            Fate::Answered => run(&*self.rows),
             Fate::Away => Err(Error::new(ErrorKind::Unavailable, "reach the server")),
             Fate::Conflict => Err(Error::new(ErrorKind::Busy, "use the server")),
             Fate::Never | Fate::Late => lost(),
             Fate::Lost | Fate::Twice => {
-                drop(run(&self.rows));
+                drop(run(&*self.rows));
                 lost()
             }
         }
     }
 
-    fn write<T>(&self, run: impl Fn(&MemoryRows) -> Result<T> + Clone + Send + 'static) -> Result<T> {
+    fn write<T>(&self, run: impl Fn(&dyn Rows) -> Result<T> + Clone + Send + 'static) -> Result<T> {
         let rerun = self.broken == Some(Broken::Rerun);
         self.run(run, if rerun { ErrorKind::Busy } else { ErrorKind::Unanswered })
     }
@@ -177,7 +177,7 @@ impl Owned {
         Self { id, seen, row, to, durability, upserts }
     }
 
-    fn with<T>(&self, rows: &MemoryRows, run: impl FnOnce(&Swap<'_>) -> Result<T>) -> Result<T> {
+    fn with<T>(&self, rows: &dyn Rows, run: impl FnOnce(&Swap<'_>) -> Result<T>) -> Result<T> {
         let mut swap = Swap::new(&self.id, self.seen, &self.row);
         if self.upserts
             && let Some(Selected { stored: Stored::Session(row), .. }) =

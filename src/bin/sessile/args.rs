@@ -13,7 +13,7 @@ Exit codes:
   3  done, but data is missing, damaged or could not be read
   4  another sweep is running; nothing was done
 
-STORE is a directory, or a URL: file:DIR, memory:.
+STORE is a directory, or a URL: file:DIR, sqlite:PATH, memory:.
 
 All verbs run safely beside the programs that use the store. Run them as the
 owner of the store. Root may run the verbs that only read: stat, count, doctor,
@@ -48,6 +48,8 @@ pub(crate) enum Verb {
     Import(Import),
     Count(Count),
     Doctor(Doctor),
+    #[cfg(feature = "sqlite")]
+    Schema(Schema),
     /// Print a script that completes sessile's arguments in a shell
     #[command(after_help = "\
 Example, for bash:
@@ -93,7 +95,8 @@ pub(crate) struct Count {
 ///
 /// Checks the owner and the permissions of the store, its file system with its
 /// free space and inodes, the system's limits on watches, the log of cut-offs,
-/// and when the store was last swept. Each finding has its remedy. Reads no
+/// and when the store was last swept; of a database file its permissions, its
+/// integrity and its free pages. Each finding has its remedy. Reads no
 /// session (verify does) and changes nothing. The exit code is 3 if there is a
 /// finding.
 #[derive(Debug, clap::Args)]
@@ -108,6 +111,28 @@ pub(crate) struct Doctor {
     /// The store: a directory, or a URL
     #[arg(value_name = "STORE")]
     pub(crate) place: PathBuf,
+}
+
+/// Print the statements that make the tables of a store in a database
+///
+/// A store makes its tables itself. The statements are for those who review
+/// them, or migrate their databases by a tool.
+#[cfg(feature = "sqlite")]
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sessile schema sqlite
+
+JSON: schema.
+
+Exit codes: see sessile --help.")]
+pub(crate) struct Schema {
+    /// The database
+    #[arg(value_parser = ["sqlite"])]
+    pub(crate) database: String,
+    /// The beginning of the tables' names
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
 }
 
 /// Remove expired sessions

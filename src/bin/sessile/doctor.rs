@@ -32,13 +32,13 @@ struct Finding {
 
 /// The checks that were made, and their findings.
 #[derive(Default)]
-struct Examination {
+pub(crate) struct Examination {
     checks: Vec<&'static str>,
     findings: Vec<Finding>,
 }
 
 impl Examination {
-    fn check(&mut self, check: &'static str, finding: Option<(String, &'static str)>) {
+    pub(crate) fn check(&mut self, check: &'static str, finding: Option<(String, &'static str)>) {
         if !self.checks.contains(&check) {
             self.checks.push(check);
         }
@@ -58,6 +58,8 @@ pub(crate) fn doctor(args: &Doctor, json: bool) -> VerbResult {
     };
     match &opened {
         Some(AnyStore::Files(store)) => examine(store, &mut seen),
+        #[cfg(feature = "sqlite")]
+        Some(AnyStore::Sqlite(store)) => crate::database::examine(store, &mut seen),
         Some(AnyStore::Other(store)) => {
             let failure = store.health().err();
             seen.check("health", failure.map(|error| (error_chain(&error), "see the reason")));
@@ -163,7 +165,7 @@ fn remote(name: &'static str) -> (String, &'static str) {
 }
 
 /// A mount option, or a kind of file system, that loses what was synced.
-fn mount_finding(dir: &Path) -> Option<(String, &'static str)> {
+pub(crate) fn mount_finding(dir: &Path) -> Option<(String, &'static str)> {
     let device = dir.metadata().ok()?.dev();
     let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -186,7 +188,7 @@ fn mount_finding_in(mounts: &str, device: &str) -> Option<(String, &'static str)
     Some((text, "mount it without that option"))
 }
 
-fn little_space(dir: &Path) -> Option<(String, &'static str)> {
+pub(crate) fn little_space(dir: &Path) -> Option<(String, &'static str)> {
     let stat = statvfs(dir).ok()?;
     let (free, size) = (stat.blocks_available(), stat.blocks());
     let bytes = free * stat.fragment_size();

@@ -4,6 +4,8 @@
 //! error.
 mod args;
 mod count;
+#[cfg(feature = "sqlite")]
+mod database;
 mod doctor;
 mod export;
 mod generate;
@@ -84,6 +86,8 @@ fn main() -> ExitCode {
         Verb::Import(args) => import::import(&args, json),
         Verb::Count(args) => count::count(&args, json),
         Verb::Doctor(args) => doctor::doctor(&args, json),
+        #[cfg(feature = "sqlite")]
+        Verb::Schema(args) => database::schema(&args, json),
         Verb::Completions { shell } => generate::completions(shell),
         Verb::Man { verb } => generate::man(verb.as_deref()),
     };

@@ -146,12 +146,13 @@ pub(crate) fn stat(args: &Stat, json: bool) -> VerbResult {
     let began = Instant::now();
     let store = AnyStore::open(&args.place, Access::Read)?;
     let (mut counts, now) = (Counts::default(), store.admin().now());
-    counts.failed = match &store {
-        AnyStore::Files(files) => read_all(files, |file| counts.count_file(&file, now)),
-        AnyStore::Other(_) => store.scan(None, &mut store.progress(), |_, found| {
+    counts.failed = if let AnyStore::Files(files) = &store {
+        read_all(files, |file| counts.count_file(&file, now))
+    } else {
+        store.scan(None, &mut store.progress(), |_, found| {
             counts.count(&found, now);
             Ok(true)
-        })?,
+        })?
     };
     if json {
         print(json_line(&json!({

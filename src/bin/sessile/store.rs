@@ -14,6 +14,8 @@ const PAGE: usize = 1000;
 /// An open store, which programs may be using.
 pub(crate) enum AnyStore {
     Files(Box<FileStore>),
+    #[cfg(feature = "sqlite")]
+    Sqlite(Box<sessile::database::SqliteStore>),
     Other(Arc<dyn Admin>),
 }
 
@@ -21,15 +23,21 @@ impl AnyStore {
     /// Opens a store.
     pub(crate) fn open(place: &Path, access: Access) -> Result<Self, Failure> {
         let url = StoreUrl::parse(place)?;
-        match url.path() {
-            Some(dir) => Ok(Self::Files(Box::new(open_files(dir, access)?))),
-            None => Ok(Self::Other(url.open()?)),
+        if let Some(dir) = url.path() {
+            return Ok(Self::Files(Box::new(open_files(dir, access)?)));
         }
+        #[cfg(feature = "sqlite")]
+        if let Some(path) = url.sqlite_path() {
+            return Ok(Self::Sqlite(Box::new(crate::database::open(path, access)?)));
+        }
+        Ok(Self::Other(url.open()?))
     }
 
     pub(crate) fn admin(&self) -> &dyn Admin {
         match self {
             Self::Files(store) => &**store,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(store) => &**store,
             Self::Other(store) => store,
         }
     }
@@ -103,7 +111,7 @@ pub(crate) fn is_log_lost() -> bool {
 }
 
 /// The text of an event, for operators; `None` for the end of a session, which the verb itself has asked for.
-fn in_words(event: &Event<'_>) -> Option<String> {
+pub(crate) fn in_words(event: &Event<'_>) -> Option<String> {
     Some(match event {
         Event::Ended { .. } => return None,
         Event::ShardsRecreated { path, shards } => format!(

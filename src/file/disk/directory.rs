@@ -1,7 +1,7 @@
 //! System calls in an open directory: they change names in it, and open its files.
-use super::file_system::Kind;
 use super::{Access, Sharing, Stat, StatWithTimes, call, failpoint, names, stat, without_atime};
 use crate::file::layout::SessionPath;
+use crate::file_system::Kind;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CStr;

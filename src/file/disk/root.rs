@@ -1,9 +1,9 @@
 //! System calls relative to the store's root directory: listing it, making directories in it, opening directories and
 //! session files.
-use super::file_system::Kind;
 use super::{Access, Directory, Inode, SAFE, Sharing, Stat, StatWithTimes, call, failpoint};
 use super::{names, sharing, stat, without_atime};
 use crate::file::layout::{self, SessionPath, UserBucketPath};
+use crate::file_system::Kind;
 use crate::id::PublicId;
 use memchr::memchr;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
@@ -30,7 +30,7 @@ impl Root {
     pub(in crate::file) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = File::from(call("open root", || fs::open(path, flags, Mode::empty()))?);
-        let kind = Kind::of(&fd)?;
+        let kind = call("stat file system", || Kind::of(&fd))?;
         Ok(Self { kind, fd: Arc::new(fd), path: path.to_owned(), sharing: Sharing::Private })
     }
 

@@ -1,6 +1,6 @@
 //! The calls to the file system that each operation makes, and the order of its syncs.
 use super::*;
-use crate::file::disk::pretending;
+use crate::file_system::pretending;
 
 #[test]
 fn a_load_opens_reads_and_does_nothing_else() {

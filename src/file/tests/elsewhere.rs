@@ -1,7 +1,7 @@
 //! Stores on network file systems and on file systems of processes, as far as a local file system can imitate them.
 use super::*;
 use crate::admin::Admin;
-use crate::file::disk::pretending;
+use crate::file_system::pretending;
 
 const FUSE: u32 = 0x6573_5546;
 const ELSEWHERE: [(u32, &str); 4] =

@@ -6,6 +6,7 @@ use crate::support::memory::{made_up_token, secs, start};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::directory_in_memory;
 use sessile::admin::{Cursor, ScanPage, Scanned, StateCounts, Stats, SweepOutcome, SweepProgress};
+use sessile::database::SqliteOptions;
 use sessile::record::Login;
 use sessile::rows::{MemoryRows, RowStoreOptions};
 use sessile::store::GRACE_MAX;
@@ -49,6 +50,7 @@ macro_rules! admin_contract {
 
 admin_contract!(files, AdminStage::files());
 admin_contract!(rows, AdminStage::rows());
+admin_contract!(sqlite, AdminStage::sqlite());
 
 /// A microsecond before the end of the longest grace period.
 const ALMOST_GRACE_MAX: Duration = Duration::from_micros(600_000_000 - 1);
@@ -86,6 +88,20 @@ impl AdminStage {
         let [store, second] = [(); 2].map(|()| -> Arc<dyn Admin> {
             Arc::new(RowStoreOptions::new().open(Arc::clone(&rows)).unwrap())
         });
+        Self { clock, store, second, has_cache: false, _dir: None }
+    }
+
+    fn sqlite() -> Self {
+        let dir = directory_in_memory();
+        let stage = Self::sqlite_in(dir.path());
+        Self { _dir: Some(dir), ..stage }
+    }
+
+    fn sqlite_in(dir: &Path) -> Self {
+        let clock = Clock::manual(start());
+        let options = SqliteOptions::new().clock(clock.clone());
+        let [store, second] = [(); 2]
+            .map(|()| -> Arc<dyn Admin> { Arc::new(options.clone().open(dir.join("sessions.db")).unwrap()) });
         Self { clock, store, second, has_cache: false, _dir: None }
     }
 
@@ -640,7 +656,8 @@ fn a_forked_child_is_refused_every_call_of_an_administrator() {
         let name = "contract::admin::a_forked_child_is_refused_every_call_of_an_administrator";
         return again(name, dir.path());
     };
-    for stage in [AdminStage::files_in(&dir.join("store")), AdminStage::rows()] {
+    let stages = [AdminStage::files_in(&dir.join("store")), AdminStage::rows(), AdminStage::sqlite_in(&dir)];
+    for stage in stages {
         let saved = stage.session(HOUR, Some("ada"));
         let stats = counted(stage.store.stats());
         let stage = in_child(Some(stage), |stage| {

@@ -43,6 +43,7 @@ macro_rules! moved_contract {
 
 moved_contract!(memory, Stage::memory());
 moved_contract!(rows, Stage::rows());
+moved_contract!(sqlite, Stage::sqlite());
 moved_contract!(files_relaxed, Stage::light_files());
 moved_contract!(files_power_safe, Stage::files(Durability::PowerSafe));
 

@@ -1,14 +1,16 @@
 //! The stores for tests of promises. A `Rig` passes calls to a store, counts them, makes them fail, and runs other
 //! operations in between. A `Stage` has a store of files or a store in memory, a rig around it, and their clock.
 use crate::support::memory_store::MemoryStore;
+use crate::support::texts::directory_in_memory;
 use parking_lot::Mutex;
+use sessile::database::SqliteOptions;
 use sessile::file::Content;
 use sessile::rows::{MemoryRows, RowStoreOptions};
 use sessile::store::{EndedSession, Poll};
 use sessile::{
-    Change, Clock, Cookies, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lifetime,
-    Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token,
-    UserSessions, Verdict,
+    Admin, Change, Clock, Cookies, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Guarantees,
+    Lifetime, Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store,
+    Token, UserSessions, Verdict,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -302,6 +304,23 @@ impl Stage {
         Self::new(clock, store, second, Box::new(move || rows.len()))
     }
 
+    /// A stage with a store in a database file, in memory. Of the two stores, each has connections of its own, as
+    /// those of two processes.
+    pub(crate) fn sqlite() -> Self {
+        let dir = directory_in_memory();
+        let clock = Clock::manual(start());
+        let options = SqliteOptions::new().clock(clock.clone());
+        let [store, second] =
+            [(); 2].map(|()| Arc::new(options.clone().open(dir.path().join("sessions.db")).unwrap()));
+        let counted = Arc::clone(&second);
+        let stored = move || {
+            let _dir = &dir;
+            let counts = counted.count_by_state().unwrap();
+            usize::try_from(counts.live + counts.expired + counts.cut_off + counts.damaged).unwrap()
+        };
+        Self::new(clock, store, second, Box::new(stored))
+    }
+
     /// A stage with a store of files on the disk.
     pub(crate) fn files(durability: Durability) -> Self {
         Self::files_in(TempDir::new().unwrap(), durability)
@@ -399,6 +418,9 @@ macro_rules! on_every_storage {
         }
         mod in_rows {
             $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::rows()); })*
+        }
+        mod in_sqlite {
+            $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::sqlite()); })*
         }
         mod in_files {
             $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::light_files()); })*
