@@ -8,7 +8,7 @@
 //! | the act | told to the observer of |
 //! |---|---|
 //! | what requests do: [created](Event::Created), [logged in](Event::LoggedIn), [rotated](Event::Rotated); ids that are refused; failures; [ends](Event::Ended) by [`Session::destroy`](crate::Session::destroy), an expiry setting or [`Sessions::end_session_of`](crate::Sessions::end_session_of); [cut-offs](Event::CutOff) by [`Sessions`](crate::Sessions) | the sessions: [`Sessions::with_observer`](crate::Sessions::with_observer) |
-//! | ends that no request asks for: sessions that a sweep, a [`Reaper`](crate::Reaper) or an import removes, [`Admin::delete_by_id`](crate::Admin::delete_by_id), the limit at login; events of the store as a whole | the store: [`FileStoreOptions::observer`](crate::FileStoreOptions::observer), [`RowStoreOptions::observer`](crate::rows::RowStoreOptions::observer) |
+//! | ends that no request asks for: sessions that a sweep, a [`Reaper`](crate::Reaper) or an import removes, [`Admin::delete_by_id`](crate::Admin::delete_by_id), the limit at login; events of the store as a whole | the store: [`FileStoreOptions::observer`](crate::FileStoreOptions::observer), `rows::RowStoreOptions::observer` |
 //! | calls of [`Store`](crate::Store) itself | none: the caller has the result |
 //!
 //! Both may be the same function, which then hears of each act once. A store that
