@@ -7,8 +7,8 @@
 //! `queue`, `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its invalidation
 //! (`generations`, `read_cache`, `watch`). `expiry_index` lists the sessions that may have expired, `sweep` removes
 //! expired ones, `reaper` sweeps at intervals. `user_index` lists the sessions of each user, for `user_sessions` and
-//! `login_limit`. `poll` looks for the ends of sessions that a program waits for. `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are
-//! for operators. This file connects the parts.
+//! `login_limit`. `poll` looks for the ends of sessions that a program waits for. `frame` makes and checks the parts of
+//! a store beside its sessions. `scan`, `admin` and `repair` are for operators. This file connects the parts.
 //!
 //! Imports point down the floors that `tests/it/tidy.rs` lists. The lower modules, up to `coherence`, do not know
 //! `FileStore`; the operations are built on them.

@@ -117,10 +117,10 @@ mod tests {
     #[test]
     fn a_row_is_unchanged_with_its_tag_and_without_a_later_cut_off() {
         let cut_offs = |of_user, of_all| CutOffs { of_user, of_all };
-        let is_unchanged = |tag, now| super::is_unchanged(note(7, cut_offs(2, 3)), Peeked::new(tag, now));
-        assert!(is_unchanged(7, cut_offs(2, 3)));
-        assert!(!is_unchanged(8, cut_offs(2, 3)));
-        assert!(!is_unchanged(7, cut_offs(3, 3)) && !is_unchanged(7, cut_offs(2, 4)));
-        assert!(!super::is_unchanged([0; 8], Peeked::new(0, cut_offs(0, 0))), "no row was selected yet");
+        let check = |tag, now| is_unchanged(note(7, cut_offs(2, 3)), Peeked::new(tag, now));
+        assert!(check(7, cut_offs(2, 3)));
+        assert!(!check(8, cut_offs(2, 3)));
+        assert!(!check(7, cut_offs(3, 3)) && !check(7, cut_offs(2, 4)));
+        assert!(!is_unchanged([0; 8], Peeked::new(0, cut_offs(0, 0))), "no row was selected yet");
     }
 }
