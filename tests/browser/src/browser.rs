@@ -12,6 +12,7 @@ use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand, WindowHandle};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::fmt::Display;
 use std::fs;
 use std::path::Path;
@@ -47,6 +48,8 @@ pub(crate) struct Browser {
     runtime: Runtime,
     client: Option<Client>,
     scenario: String,
+    /// The mark of the page that was left last.
+    left: Cell<u64>,
     _profile: TempDir,
 }
 
@@ -69,7 +72,13 @@ impl Browser {
             timeout(PATIENCE, builder.capabilities(wanted).connect(&driver.url)).await
         });
         let client = started.expect("the browser starts in time").expect("the browser starts");
-        Self { runtime, client: Some(client), scenario: scenario.to_owned(), _profile: profile }
+        Self {
+            runtime,
+            client: Some(client),
+            scenario: scenario.to_owned(),
+            left: Cell::new(0),
+            _profile: profile,
+        }
     }
 
     fn client(&self) -> &Client {
@@ -89,18 +98,18 @@ impl Browser {
     /// Opens an address, and waits until the page is loaded.
     #[track_caller]
     pub(crate) fn goto(&self, url: &str) {
-        self.call(url, self.client().goto(url));
+        self.leave(url, || self.call(url, self.client().goto(url)));
     }
 
     #[track_caller]
     pub(crate) fn reload(&self) {
-        self.call("reload", self.client().refresh());
+        self.leave("reload", || self.call("reload", self.client().refresh()));
     }
 
     /// Presses the back button.
     #[track_caller]
     pub(crate) fn back(&self) {
-        self.call("back", self.client().back());
+        self.leave("back", || self.call("back", self.client().back()));
     }
 
     #[track_caller]
@@ -165,31 +174,26 @@ impl Browser {
         self.follow(&format!("{form} button"));
     }
 
-    /// Does something that leads to another page, and waits until that is loaded.
+    /// Does something that leads to another page, and waits until that is loaded. (On a slow machine the driver may
+    /// return before that.)
     #[track_caller]
     pub(crate) fn leave(&self, what: &str, act: impl FnOnce()) {
-        self.script("window.isBefore = true", &[]);
+        self.left.set(self.left.get() + 1);
+        self.script("window.left = arguments[0]", &[&self.left.get().to_string()]);
         act();
         self.await_load(what);
     }
 
-    /// Waits until a page without the mark of [`leave`](Self::leave) is loaded.
+    /// Waits until another page than that of the last [`leave`](Self::leave) is loaded.
     #[track_caller]
-    pub(crate) fn await_load(&self, what: &str) {
-        self.await_state(what, "return !window.isBefore && document.readyState === 'complete' && location.href !== 'about:blank'");
-    }
-
-    /// Waits until the page is loaded, also one that the browser has kept.
-    #[track_caller]
-    pub(crate) fn await_complete(&self) {
-        self.await_state("a loaded page", "return document.readyState === 'complete'");
-    }
-
-    #[track_caller]
-    fn await_state(&self, what: &str, script: &str) {
+    fn await_load(&self, what: &str) {
+        let left = json!(self.left.get().to_string());
+        let is_loaded = "return window.left !== arguments[0] && document.readyState === 'complete' \
+                         && location.href !== 'about:blank'";
         // Between two pages there is none in which a script could run.
         eventually(what, || {
-            self.answer(self.client().execute(script, Vec::new())).is_ok_and(|is_so| is_so == true)
+            let answer = self.answer(self.client().execute(is_loaded, vec![left.clone()]));
+            answer.is_ok_and(|is_loaded| is_loaded == true)
         });
     }
 

@@ -52,7 +52,6 @@ fn the_back_button_shows_no_page_of_the_session(stage: &Stage<'_>) {
     browser.submit(LOGOUT, &[]);
     browser.check_user(None);
     let check = || {
-        browser.await_complete();
         let page = browser.texts("body").concat();
         assert!(page.contains("Corner shop"), "{page}");
         // The field for a login has kept what was typed into it, as browsers do; the page shows it to nobody else.

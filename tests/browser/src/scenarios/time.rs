@@ -1,5 +1,6 @@
 //! The age of a session and of a login. Time is the subject here, so these scenarios let it pass.
 use super::{Scenarios, scenarios};
+use crate::browser::Browser;
 use crate::pages::{CLOSE, CONFIRM};
 use crate::stage::Stage;
 use std::thread::sleep;
@@ -14,20 +15,38 @@ pub(super) const SCENARIOS: Scenarios = scenarios![
 const POLLS: &str =
     "return performance.getEntriesByType('resource').filter(e => e.name.endsWith('/status')).length";
 
+/// The age of the sessions, in the shop of the page that polls.
+const AGE: Duration = Duration::from_secs(5);
+
+/// Clicks each second until the age of another page is over, and for a while after that. Returns whether that was done
+/// in time: a machine that stops for as long as the age logs every page out.
+fn click_each_second(browser: &Browser, user: &str) -> bool {
+    let (began, mut clicked) = (Instant::now(), Instant::now());
+    while began.elapsed() < AGE + Duration::from_millis(1500) {
+        sleep(Duration::from_secs(1));
+        browser.follow("a[href='/devices']");
+        if clicked.elapsed() + Duration::from_secs(1) > AGE {
+            return false;
+        }
+        clicked = Instant::now();
+        browser.check_user(Some(user));
+    }
+    true
+}
+
 fn a_page_that_polls_is_logged_out_when_its_time_is_over(stage: &Stage<'_>) {
-    const AGE: Duration = Duration::from_secs(5);
     let user = stage.user();
     let shop = stage.shop(&["--age", "5"]);
     let (left, active) = (stage.browser(), stage.browser());
-    active.log_in(&shop, &user);
-    left.log_in(&shop, &user);
-    let began = Instant::now();
-    // Clicks each second until the age is over, and for a while after that.
-    while began.elapsed() < AGE + Duration::from_millis(1500) {
-        sleep(Duration::from_secs(1));
-        active.follow("a[href='/devices']");
-        active.check_user(Some(&user));
-    }
+    let is_done = (0..5).any(|_| {
+        for browser in [&active, &left] {
+            browser.open(&shop);
+            browser.set_cookies(&[]);
+            browser.log_in(&shop, &user);
+        }
+        click_each_second(&active, &user)
+    });
+    assert!(is_done, "the machine is too slow for this test");
     let polls = left.script(POLLS, &[]);
     assert!(polls.as_u64() >= Some(1), "the page has polled {polls} times");
     // The open page has found out by itself.
