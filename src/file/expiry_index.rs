@@ -38,7 +38,7 @@ const AHEAD_MAX: u64 = 30 * 24;
 /// of sessions.
 const OPEN_MAX: usize = 4;
 /// The number of attempts to append one entry. An attempt fails only if a sweep has removed the bucket meanwhile.
-const OPENINGS_MAX: u32 = 8;
+const OPENINGS_MAX: u32 = 32;
 
 /// The latest deadline that an entry can have, in microseconds since 1970: in the year 6536. Seven bits of each entry
 /// are therefore zero, so garbage is mostly rejected before its hash is computed.
