@@ -54,8 +54,8 @@ fn measure(name: &str, sessions: &Sessions, seconds: u64) {
 
 fn main() {
     let seconds = std::env::var("SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
-    // `cargo test` runs every benchmark once, to see that it works.
-    let seconds = if std::env::args().any(|argument| argument == "--bench") { seconds } else { 1 };
+    // In test mode it runs for a moment, to see that it works.
+    let seconds = if std::env::args().any(|argument| argument == "--test") { 1 } else { seconds };
     let dir = tempfile::tempdir().expect("a directory");
     let store = FileStore::open(dir.path()).expect("a new store");
     measure("files", &Sessions::new(store, Cookies::https()).expect("the options agree"), seconds);

@@ -28,7 +28,7 @@ impl Sessions {
     /// request is borrowed. A wait is no activity of the visitor: it moves no deadline.
     ///
     /// All waits of a program (of all clones of a `Sessions`) share one thread, which exists as long as at least one
-    /// call waits. It polls a store of files every 250 ms by its counters in memory, and a store on a server by one
+    /// call waits. It polls a store of files every 400 ms by its counters in memory, and a store on a server by one
     /// query for each 500 waits every 0.8 s ([`Store::poll`]). The end of a session whose writer was killed, or
     /// whose file another program removed, may be noticed only after ten seconds. If the store answers slowly, ends are
     /// noticed later than a second.
