@@ -207,7 +207,7 @@ pub(crate) const MUTATIONS: [Mutation; 15] = [
         what: "btrfs is trusted with the sync of a shard in which a larger file took a name",
         on: Some((FileSystem::Btrfs, Level::Relaxed)),
         shows: &[BACK],
-        edits: &[("src/file/disk/file_system.rs", "self == Self::BTRFS", "false && self == Self::BTRFS")],
+        edits: &[("src/file_system.rs", "self == Self::BTRFS", "false && self == Self::BTRFS")],
     },
 ];
 
