@@ -20,12 +20,13 @@ fn shown(text: &OsStr) -> (Option<StoreUrl>, String) {
     }
 }
 
-/// Whether a text is a scheme, and not that of a directory, whose path is shown as it is.
+/// Whether a text is a scheme, and not that of a directory or a database file: those have no passwords, and their paths
+/// are shown as they are.
 fn is_scheme_of_a_url(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-        && !text.eq_ignore_ascii_case("file")
+        && !["file", "sqlite"].iter().any(|scheme| text.eq_ignore_ascii_case(scheme))
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -33,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let (Some(place), _) = shown(text) {
         // Its text leads to the same place.
         let printed = place.to_string();
-        match place.path() {
+        match place.path().or(place.sqlite_path()) {
             Some(path) if path.to_str().is_some() => {
                 assert_eq!(StoreUrl::parse(&printed).expect("a place"), place);
             }
