@@ -54,7 +54,7 @@ fn the_back_button_shows_no_page_of_the_session(stage: &Stage<'_>) {
     let check = || {
         let page = browser.texts("body").concat();
         assert!(page.contains("Corner shop"), "{page}");
-        // The field for a login has kept what was typed into it, as browsers do; the page shows it to nobody else.
+        // The field for a login has kept what was typed into it, as browsers do, and this browser alone shows it.
         assert!(!page.contains(&user) && !page.contains("Secret"), "{} shows {page}", browser.url());
     };
     check();
